@@ -1,0 +1,1 @@
+"""From shards to batches: reading, decoding, sampling, order, and the needle data."""

@@ -1,0 +1,172 @@
+"""What a needle video shows: pure drawing, no files.
+
+A *haystack* is a slowly drifting texture that changes at scene cuts, with clutter in every colour drawn over it.  A *needle* is a
+short event: one large flat shape in one colour in one corner (or the middle) of the picture.  Everything is a function of
+a ``numpy.random.Generator``, so a seed fixes every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIZE = 96
+"""Height and width of a frame in pixels."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 30, 35),
+    "green": (25, 160, 50),
+    "blue": (35, 70, 225),
+    "yellow": (240, 220, 40),
+    "purple": (140, 40, 180),
+    "cyan": (40, 215, 225),
+    "white": (250, 250, 250),
+    "black": (8, 8, 8),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "moon")
+PLACES: dict[str, tuple[float, float]] = {
+    "top left": (0.27, 0.27),
+    "top right": (0.73, 0.27),
+    "bottom left": (0.27, 0.73),
+    "bottom right": (0.73, 0.73),
+    "centre": (0.5, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Needle:
+    """One event: what is drawn, and from when to when (seconds)."""
+
+    shape: str
+    colour: str
+    place: str
+    start: float = 0.0
+    end: float = 0.0
+
+
+def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tuple[float, float]]:
+    """Corners of a polygonal shape, in pixels."""
+    x, y = centre
+    if shape == "square":
+        r = radius * 0.82
+        return [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)]
+    if shape == "diamond":
+        return [(x, y - radius), (x + 0.62 * radius, y), (x, y + radius), (x - 0.62 * radius, y)]
+    if shape == "cross":
+        a, b = 0.3 * radius, radius
+        corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [(x + dx, y + dy) for dx, dy in corners]
+    if shape == "triangle":
+        angles = np.deg2rad([-90, 30, 150])
+        return [(x + radius * float(np.cos(t)), y + radius * float(np.sin(t))) for t in angles]
+    if shape == "star":
+        angles = np.deg2rad(np.arange(10) * 36 - 90)
+        radii = np.where(np.arange(10) % 2 == 0, radius, 0.42 * radius)
+        return [(x + float(r * np.cos(t)), y + float(r * np.sin(t))) for r, t in zip(radii, angles, strict=True)]
+    raise ValueError(f"unknown shape {shape!r}, known: {', '.join(SHAPES)}")
+
+
+def draw_needle(frame: np.ndarray, needle: Needle, jitter: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) -> np.ndarray:
+    """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle drawn on it.
+
+    Args:
+        frame: the haystack.
+        needle: what to draw.
+        jitter: shift of the centre, in pixels.
+        scale: of the radius; 1 is 0.21 of the frame's height.
+    """
+    height, width = frame.shape[:2]
+    px, py = PLACES[needle.place]
+    x, y, r = px * width + jitter[0], py * height + jitter[1], 0.21 * height * scale
+    mask = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(mask)
+    box = (x - r, y - r, x + r, y + r)
+    if needle.shape in ("circle", "ring", "moon"):
+        pen.ellipse(box, fill=255)
+        if needle.shape == "ring":
+            h = 0.5 * r
+            pen.ellipse((x - h, y - h, x + h, y + h), fill=0)
+        if needle.shape == "moon":
+            pen.ellipse((x - 0.35 * r, y - 0.9 * r, x + 1.45 * r, y + 0.9 * r), fill=0)
+    else:
+        pen.polygon(_outline(needle.shape, (x, y), r), fill=255)
+    covered = np.asarray(mask)[..., None] > 127
+    return np.where(covered, np.array(COLOURS[needle.colour], dtype=np.uint8), frame)
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """One scene: a texture larger than the frame, seen through a window that drifts.
+
+    Attributes:
+        texture: uint8[2 * SIZE, 2 * SIZE, 3], periodic in both directions.
+        velocity: drift of the window in pixels a second, (x, y).
+    """
+
+    texture: np.ndarray
+    velocity: tuple[float, float]
+
+    def frame(self, second: float) -> np.ndarray:
+        """uint8[SIZE, SIZE, 3], the scene at a time."""
+        dx, dy = (round(v * second) for v in self.velocity)
+        rows = (np.arange(SIZE) + dy) % self.texture.shape[0]
+        columns = (np.arange(SIZE) + dx) % self.texture.shape[1]
+        return self.texture[rows][:, columns]
+
+
+def new_haystack(rng: np.random.Generator) -> Haystack:
+    """A scene of soft random colours with small strokes of clutter in every colour of the palette."""
+    side = 2 * SIZE
+    coarse = rng.uniform(40, 215, (4, 4, 3))
+    wrapped = np.concatenate([coarse, coarse[:1]], axis=0)
+    wrapped = np.concatenate([wrapped, wrapped[:, :1]], axis=1)
+    # Bilinear between the 4 x 4 periodic control points: soft, and without a seam.
+    t = np.arange(side) / side * 4
+    i, f = t.astype(int), (t % 1)[:, None, None]
+    rows = wrapped[i] * (1 - f) + wrapped[i + 1] * f
+    g = (t % 1)[None, :, None]
+    smooth = rows[:, i] * (1 - g) + rows[:, i + 1] * g
+    noisy = smooth + rng.normal(0, 4, (side, side, 1))
+    picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    palette = list(COLOURS.values())
+    for _ in range(int(rng.integers(30, 60))):
+        x, y = rng.uniform(0, side, 2)
+        dx, dy = rng.uniform(-9, 9, 2)
+        colour = palette[int(rng.integers(len(palette)))]
+        pen.line((x, y, x + dx, y + dy), fill=colour, width=int(rng.integers(1, 4)))
+    return Haystack(np.asarray(picture), (float(rng.uniform(-6, 6)), float(rng.uniform(-6, 6))))
+
+
+def new_needle(rng: np.random.Generator, start: float = 0.0, end: float = 0.0) -> Needle:
+    """An event with everything drawn at random."""
+    places = list(PLACES)
+    colours = list(COLOURS)
+    return Needle(
+        shape=SHAPES[int(rng.integers(len(SHAPES)))],
+        colour=colours[int(rng.integers(len(colours)))],
+        place=places[int(rng.integers(len(places)))],
+        start=start,
+        end=end,
+    )
+
+
+KINDS = ("colour", "shape", "place")
+"""The kinds of question: each names one property of a needle and asks for another."""
+
+
+def ask(needle: Needle, kind: str, rng: np.random.Generator) -> tuple[str, str]:
+    """(question, answer) about a needle; names only what its kind may name.
+
+    ``colour`` and ``place`` name the shape, ``shape`` names the colour.
+    """
+    templates = {
+        "colour": ("what colour is the {shape}?", "which colour does the {shape} have?"),
+        "shape": ("what shape is {colour}?", "which shape is shown in {colour}?"),
+        "place": ("where is the {shape}?", "in which part of the picture is the {shape}?"),
+    }[kind]
+    template = templates[int(rng.integers(len(templates)))]
+    answer = {"colour": needle.colour, "shape": needle.shape, "place": needle.place}[kind]
+    return template.format(shape=needle.shape, colour=needle.colour), answer

@@ -1,0 +1,24 @@
+"""Errors that a user can mend, kept apart from faults of ours.
+
+Everything here is caught by the command line and printed as one message without a traceback.  A message names what was
+wrong, the value seen and the setting to change.
+"""
+
+
+class VilampError(ValueError):
+    """A mistake in the input or the configuration; the message says which setting to change."""
+
+
+class ConfigError(VilampError):
+    """The configuration asks for something that does not exist or does not fit together."""
+
+
+class PluginError(VilampError):
+    """A plugin cannot be used: it fails to import, shares its name with another, or breaks the contract."""
+
+
+class DataError(VilampError):
+    """The data as a whole cannot be used (no shard matches, nothing in them).
+
+    A single unusable sample is no DataError: it is skipped, counted and listed (:class:`vilamp.samples.Skip`).
+    """

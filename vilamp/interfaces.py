@@ -1,0 +1,150 @@
+"""All that the author of a selector or a merger must read.
+
+Shapes, here and everywhere: N frames of a video, n frames of one chunk, K keyframes, A anchors, P patches of a frame,
+Ds width of the scorer, D width of the space that a merger works in.
+
+A plugin subclasses :class:`FrameSelector` or :class:`FrameMerger`, writes ``forward`` and names itself by a yaml file
+(``conf/selector/my_selector.yaml``).  :mod:`vilamp.testing` checks the rules stated below:
+
+* inputs are never changed in place;
+* the result is the same for the same inputs and generator state, and for a merger also for every chunking of the video;
+* randomness comes from the ``generator`` argument alone.  It lives on the CPU.  A merger draws with ``torch.rand``, the
+  same count for every frame in frame order, so that two chunks of 8 draw what one chunk of 16 draws;
+* float32 and bfloat16 both work, gradients reach every parameter that requires them;
+* a wrong shape or a non-finite number is a ``ValueError`` that names it (:func:`check_selector_inputs` and
+  :func:`check_merger_inputs` do this for you).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NO_ANCHOR = -1
+"""The value in ``anchor_of`` of a frame that no keyframe precedes."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of one video keep full precision.
+
+    Attributes:
+        keyframes: int64[K], ascending, unique, each in 0..N-1.
+        relevance: float[N], what the selector ranked the frames by (for plots and metrics), or None.
+    """
+
+    keyframes: Tensor
+    relevance: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        indices = self.keyframes
+        if indices.dtype != torch.int64 or indices.dim() != 1:
+            raise ValueError(f"keyframes must be int64[K], got {indices.dtype}{list(indices.shape)}")
+        if indices.numel() and (int(indices[0]) < 0 or bool((indices[1:] <= indices[:-1]).any())):
+            raise ValueError(f"keyframes must be ascending, unique and not negative, got {indices.tolist()}")
+
+
+class FrameSelector(nn.Module, ABC):
+    """Picks the keyframes of one video for one question."""
+
+    @abstractmethod
+    def forward(
+        self,
+        frames: Tensor,
+        query: Tensor,
+        num_keyframes: int,
+        *,
+        timestamps: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Selection:
+        """Select at most ``num_keyframes`` frames, and at least one.
+
+        Args:
+            frames: float[N, Ds], unit rows: the scorer's embedding of every frame.  N >= 1.
+            query: float[Ds], unit norm: the scorer's embedding of the question.
+            num_keyframes: K >= 1.  Where N < K, at most N frames are selected.
+            timestamps: float[N], seconds, ascending.
+            generator: the only source of randomness; None means that the caller wants a deterministic selector, and a
+                selector that needs one raises ValueError.
+
+        Raises:
+            ValueError: a wrong shape, a non-finite number, N < 1 or K < 1.
+        """
+
+
+class FrameMerger(nn.Module, ABC):
+    """Turns every frame that is not a keyframe into ``tokens_per_frame`` tokens.
+
+    Runtime widths (``dim``, ``query_dim``) are passed to the constructor by keyword where it has such parameters.
+
+    Attributes:
+        tokens_per_frame: T, constant for the life of the object.
+        space: ``"vision"``: works on the vision tower's features, its tokens then go through the projector's second
+            MLP.  ``"language"``: works on projected features, its tokens go to the language model as they are.
+    """
+
+    tokens_per_frame: int = 1
+    space: Literal["vision", "language"] = "vision"
+
+    @abstractmethod
+    def forward(
+        self,
+        patches: Tensor,
+        anchors: Tensor,
+        anchor_of: Tensor,
+        query: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Merge the patches of n frames.
+
+        Args:
+            patches: float[n, P, D], the frames to merge, in temporal order.  n >= 0.
+            anchors: float[A, P, D], keyframes that these frames may be compared with.  A >= 0.
+            anchor_of: int64[n], for each frame the row of its anchor in ``anchors``, the nearest preceding keyframe, or
+                :data:`NO_ANCHOR` where none precedes.
+            query: float[Ds], the scorer's embedding of the question.
+            generator: as in :class:`FrameSelector`.
+
+        Returns:
+            float[n, tokens_per_frame, D], in the dtype of ``patches``.
+
+        Raises:
+            ValueError: a wrong shape, a non-finite number, or an anchor outside 0..A-1.
+        """
+
+
+def check_selector_inputs(frames: Tensor, query: Tensor, num_keyframes: int, timestamps: Tensor) -> None:
+    """Raise ValueError unless the arguments are what :meth:`FrameSelector.forward` promises."""
+    if frames.dim() != 2 or frames.shape[0] < 1:
+        raise ValueError(f"frames must be float[N, Ds] with N >= 1, got {list(frames.shape)}")
+    if query.shape != frames.shape[1:]:
+        raise ValueError(f"query must be float[{frames.shape[1]}] to match frames, got {list(query.shape)}")
+    if timestamps.shape != frames.shape[:1]:
+        raise ValueError(f"timestamps must be float[{frames.shape[0]}] to match frames, got {list(timestamps.shape)}")
+    if num_keyframes < 1:
+        raise ValueError(f"num_keyframes must be at least 1, got {num_keyframes}")
+    for name, value in (("frames", frames), ("query", query), ("timestamps", timestamps)):
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
+def check_merger_inputs(patches: Tensor, anchors: Tensor, anchor_of: Tensor, query: Tensor) -> None:
+    """Raise ValueError unless the arguments are what :meth:`FrameMerger.forward` promises."""
+    if patches.dim() != 3 or patches.shape[1] < 1:
+        raise ValueError(f"patches must be float[n, P, D] with P >= 1, got {list(patches.shape)}")
+    if anchors.dim() != 3 or anchors.shape[1:] != patches.shape[1:]:
+        raise ValueError(f"anchors must be float[A, {patches.shape[1]}, {patches.shape[2]}], got {list(anchors.shape)}")
+    if anchor_of.dtype != torch.int64 or anchor_of.shape != patches.shape[:1]:
+        raise ValueError(f"anchor_of must be int64[{patches.shape[0]}], got {anchor_of.dtype}{list(anchor_of.shape)}")
+    if anchor_of.numel() and not NO_ANCHOR <= int(anchor_of.min()) <= int(anchor_of.max()) < anchors.shape[0]:
+        raise ValueError(f"anchor_of must lie in -1..{anchors.shape[0] - 1}, got {anchor_of.tolist()}")
+    if query.dim() != 1:
+        raise ValueError(f"query must be float[Ds], got {list(query.shape)}")
+    for name, value in (("patches", patches), ("anchors", anchors), ("query", query)):
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} holds NaN or infinity")

@@ -1,0 +1,119 @@
+"""The values that pass from the data to the model.  Data and models know these, and not each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a token that takes no part in the loss (torch's own default)."""
+
+VIDEO_TOKEN = -200
+"""Stands in ``EncodedQuestion.input_ids`` for the whole visual sequence; no tokenizer has a negative id."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """The sampled frames of one video.
+
+    Attributes:
+        key: names the sample in its shard.
+        frames: uint8[N, H, W, 3], RGB, in temporal order.
+        timestamps: float64[N], seconds from the first frame of the video.
+    """
+
+    key: str
+    frames: Tensor
+    timestamps: Tensor
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as its author wrote it (``data/README.md`` has the file format).
+
+    Attributes:
+        question: what the language model is asked.
+        answer: what it should say.
+        query: what the frames are searched for; the question itself unless the file says otherwise.
+        kind: groups the questions in the metrics.
+        evidence: spans of time in seconds in which the answer can be seen, where the file tells them.
+    """
+
+    question: str
+    answer: str
+    query: str
+    kind: str = "other"
+    evidence: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedQuestion:
+    """A question as the models read it.
+
+    Attributes:
+        key: ``<sample key>/<number of the question>``.
+        source: the question before encoding.
+        query_ids: int64[Tq], for the scorer's text tower.
+        input_ids: int64[T], for the language model; one :data:`VIDEO_TOKEN` where the video goes, none without a video.
+        labels: int64[T], the token ids of the answer and of the end of turn, elsewhere :data:`IGNORED`.
+        seed: seeds every random choice made for this question, a function of (run seed, epoch, key).
+    """
+
+    key: str
+    source: Question
+    query_ids: Tensor
+    input_ids: Tensor
+    labels: Tensor
+    seed: int
+
+
+EncodeQuestion = Callable[[Question, str, bool, int], EncodedQuestion]
+"""(question, key, has_video, seed) -> EncodedQuestion; raises :class:`SkipSample` where it does not fit a context."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One sample, or one question of it, that could not be used.
+
+    Attributes:
+        key: of the sample or question.
+        shard: the file it stands in.
+        reason: a short fixed word to count by (``decode``, ``missing_member``, ``bad_json``, ``too_long`` ...).
+        detail: what exactly was wrong, for the quarantine file.
+    """
+
+    key: str
+    shard: str
+    reason: str
+    detail: str
+
+
+class SkipSample(Exception):
+    """Raised inside the data pipeline for one unusable sample; becomes a counted :class:`Skip`, never an end of the run."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some videos and the questions about them.
+
+    Attributes:
+        videos: each video once, however many questions it has.
+        questions: all questions of the batch; may be empty where every sample of the batch was skipped.
+        video_of: for each question the index of its video in ``videos``, -1 for a text-only question.
+        skipped: what should have been in this batch and could not be used.
+    """
+
+    videos: list[Video]
+    questions: list[EncodedQuestion]
+    video_of: list[int]
+    skipped: list[Skip] = field(default_factory=list)
