@@ -1,13 +1,14 @@
 """What a needle video shows: pure drawing, no files.
 
-A *haystack* is a slowly drifting texture that changes at scene cuts, with clutter in every colour drawn over it.  A *needle* is a
-short event: one large flat shape in one colour in one corner (or the middle) of the picture.  Everything is a function of
-a ``numpy.random.Generator``, so a seed fixes every pixel.
+A *haystack* is a slowly drifting texture that changes at scene cuts, with clutter in every colour drawn over it.  A
+*needle* is a short event: one large flat shape in one colour in one corner (or the middle) of the picture.  Everything
+is a function of a ``numpy.random.Generator``, so a seed fixes every pixel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -56,8 +57,9 @@ def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tup
         return [(x, y - radius), (x + 0.62 * radius, y), (x, y + radius), (x - 0.62 * radius, y)]
     if shape == "cross":
         a, b = 0.3 * radius, radius
-        corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
-        return [(x + dx, y + dy) for dx, dy in corners]
+        upper = [(-b, a), (-b, -a), (-a, -a), (-a, -b), (a, -b), (a, -a)]
+        # The other half is the same, turned by 180 degrees.
+        return [(x + dx, y + dy) for dx, dy in upper + [(-dx, -dy) for dx, dy in upper]]
     if shape == "triangle":
         angles = np.deg2rad([-90, 30, 150])
         return [(x + radius * float(np.cos(t)), y + radius * float(np.sin(t))) for t in angles]
@@ -68,7 +70,9 @@ def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tup
     raise ValueError(f"unknown shape {shape!r}, known: {', '.join(SHAPES)}")
 
 
-def draw_needle(frame: np.ndarray, needle: Needle, jitter: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) -> np.ndarray:
+def draw_needle(
+    frame: np.ndarray, needle: Needle, jitter: tuple[float, float] = (0.0, 0.0), scale: float = 1.0
+) -> np.ndarray:
     """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle drawn on it.
 
     Args:
@@ -110,10 +114,15 @@ class Haystack:
 
     def frame(self, second: float) -> np.ndarray:
         """uint8[SIZE, SIZE, 3], the scene at a time."""
-        dx, dy = (round(v * second) for v in self.velocity)
-        rows = (np.arange(SIZE) + dy) % self.texture.shape[0]
-        columns = (np.arange(SIZE) + dx) % self.texture.shape[1]
-        return self.texture[rows][:, columns]
+        height, width = self.texture.shape[:2]
+        x, y = round(self.velocity[0] * second) % width, round(self.velocity[1] * second) % height
+        return self._tiled[y : y + SIZE, x : x + SIZE].copy()
+
+    @cached_property
+    def _tiled(self) -> np.ndarray:
+        """The texture with its beginning repeated after its end, so that every window is one plain slice."""
+        rows = np.concatenate([self.texture, self.texture[:SIZE]], axis=0)
+        return np.concatenate([rows, rows[:, :SIZE]], axis=1)
 
 
 def new_haystack(rng: np.random.Generator) -> Haystack:

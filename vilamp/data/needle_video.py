@@ -1,0 +1,169 @@
+"""One needle video: what happens in it, its questions, and its H.264 file.
+
+Kept apart from :mod:`vilamp.data.needle` because worker processes import this module: it needs numpy, Pillow and PyAV
+only, so that a worker starts in a fraction of a second instead of waiting for torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import av
+import numpy as np
+
+from vilamp.data.needle_scene import COLOURS, KINDS, PLACES, SHAPES, SIZE, Needle, ask, draw_needle, new_haystack
+
+SPLITS = ("train", "val")
+_TIMELINE, _PIXELS = range(2)
+"""Separate streams of random numbers, so that a video's events can be known without drawing a pixel."""
+
+
+@dataclass(frozen=True)
+class NeedleRecipe:
+    """Everything that decides what the videos of a set look like; see :class:`vilamp.data.needle.NeedleSet`."""
+
+    seed: int
+    min_seconds: int
+    max_seconds: int
+    events: int
+    questions_per_video: int
+    native_fps: int
+
+    def __post_init__(self) -> None:
+        most = min(len(SHAPES), len(COLOURS))
+        if not 1 <= self.events <= most:
+            raise ValueError(f"events must be 1 to {most}, as many as there are shapes and colours, got {self.events}")
+        pairs = self.events * len(KINDS)
+        if not 1 <= self.questions_per_video <= pairs:
+            raise ValueError(
+                f"questions_per_video must be 1 to {pairs} (events x kinds), got {self.questions_per_video}"
+            )
+        if not EVENT_SECONDS[1] * self.events <= self.min_seconds <= self.max_seconds:
+            raise ValueError(
+                f"seconds must satisfy {EVENT_SECONDS[1]:g} x events <= min_seconds <= max_seconds, got events "
+                f"{self.events}, min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
+            )
+        if self.native_fps < 1:
+            raise ValueError(f"native_fps must be at least 1, got {self.native_fps}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+EVENT_SECONDS = (2.0, 3.0)
+"""Shortest and longest event: at 1 frame per second at least one frame shows it."""
+SCENE_SECONDS = (8.0, 30.0)
+"""Shortest and longest time between two scene cuts."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One needle as it is drawn: with its deviation from the middle of its place (pixels) and from its usual size."""
+
+    needle: Needle
+    jitter: tuple[float, float]
+    scale: float
+
+
+@dataclass(frozen=True)
+class NeedleVideo:
+    """What happens in one video, before a pixel is drawn.
+
+    Attributes:
+        key: ``train-000000``.
+        seconds: length.
+        cuts: times at which a new scene begins, the first is 0.
+        events: in temporal order, never overlapping, pairwise different in shape and in colour.
+        annotation: what goes into the ``.json`` beside the video (format: ``data/README.md``).
+    """
+
+    key: str
+    seconds: int
+    cuts: tuple[float, ...]
+    events: tuple[Event, ...]
+    annotation: dict[str, object]
+
+
+def _rng(recipe: NeedleRecipe, split: str, number: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([recipe.seed, SPLITS.index(split), number, stream])
+
+
+def _draw_events(recipe: NeedleRecipe, seconds: int, rng: np.random.Generator) -> tuple[Event, ...]:
+    lengths = rng.uniform(*EVENT_SECONDS, recipe.events)
+    # Sorted uniform points in the time that no event takes, pushed apart by the events before them: every arrangement
+    # without overlap is equally likely.
+    starts = np.sort(rng.uniform(0.0, seconds - lengths.sum(), recipe.events)) + np.cumsum(lengths) - lengths
+    shapes = rng.permutation(SHAPES)
+    colours = rng.permutation(list(COLOURS))
+    places = rng.choice(list(PLACES), recipe.events)
+    events = []
+    for i in range(recipe.events):
+        start, end = round(float(starts[i]), 3), round(float(starts[i] + lengths[i]), 3)
+        needle = Needle(str(shapes[i]), str(colours[i]), str(places[i]), start, min(end, float(seconds)))
+        jitter = (float(rng.uniform(-3, 3)), float(rng.uniform(-3, 3)))
+        events.append(Event(needle, jitter, float(rng.uniform(0.9, 1.1))))
+    return tuple(events)
+
+
+def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
+    """What the ``number``-th video of a split (``train`` or ``val``) shows and is asked; draws and encodes nothing."""
+    rng = _rng(recipe, split, number, _TIMELINE)
+    log_seconds = rng.uniform(math.log(recipe.min_seconds), math.log(recipe.max_seconds))
+    seconds = int(np.clip(round(math.exp(log_seconds)), recipe.min_seconds, recipe.max_seconds))
+    cuts = [0.0]
+    while (cut := cuts[-1] + float(rng.uniform(*SCENE_SECONDS))) < seconds:
+        cuts.append(round(cut, 3))
+    events = _draw_events(recipe, seconds, rng)
+    asked = [(event.needle, kind) for event in events for kind in KINDS]
+    questions = []
+    for i in rng.permutation(len(asked))[: recipe.questions_per_video]:
+        needle, kind = asked[int(i)]
+        question, answer = ask(needle, kind, rng)
+        evidence = [[needle.start, needle.end]]
+        questions.append({"question": question, "answer": answer, "kind": kind, "evidence": evidence})
+    annotation: dict[str, object] = {"video": "mp4", "questions": questions}
+    return NeedleVideo(f"{split}-{number:06d}", seconds, tuple(cuts), events, annotation)
+
+
+def draw_video(recipe: NeedleRecipe, split: str, number: int) -> list[np.ndarray]:
+    """The native frames of a video, each uint8[SIZE, SIZE, 3]; frame ``i`` is on display from ``i / native_fps``."""
+    plan = plan_video(recipe, split, number)
+    rng = _rng(recipe, split, number, _PIXELS)
+    scenes = [new_haystack(rng) for _ in plan.cuts]
+    frames = []
+    for i in range(plan.seconds * recipe.native_fps):
+        second = i / recipe.native_fps
+        scene = int(np.searchsorted(plan.cuts, second, side="right")) - 1
+        frame = scenes[scene].frame(second)
+        for event in plan.events:
+            if event.needle.start <= second < event.needle.end:
+                frame = draw_needle(frame, event.needle, event.jitter, event.scale)
+        frames.append(frame)
+    return frames
+
+
+def encode_mp4(frames: list[np.ndarray], fps: int) -> bytes:
+    """An H.264 mp4 of uint8[SIZE, SIZE, 3] frames; the same frames give the same bytes, being encoded by one thread."""
+    file = io.BytesIO()
+    options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def make_sample(recipe: NeedleRecipe, split: str, number: int) -> dict[str, str | bytes]:
+    """One member pair of a shard: ``__key__``, the bytes of ``mp4`` and of ``json``."""
+    plan = plan_video(recipe, split, number)
+    video = encode_mp4(draw_video(recipe, split, number), recipe.native_fps)
+    return {"__key__": plan.key, "mp4": video, "json": json.dumps(plan.annotation).encode()}
+
+
+def describe(recipe: NeedleRecipe) -> dict[str, object]:
+    """The recipe as plain values, for the digest that names a set and for the note beside it."""
+    return asdict(recipe)
