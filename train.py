@@ -1,0 +1,10 @@
+"""Train from a checkout without installing it: ``python train.py ...`` is ``vilamp train ...``."""
+
+import sys
+
+if __name__ == "__main__":
+    # This folder comes last: its evaluate.py would hide the package `evaluate` from those who import that.
+    sys.path.append(sys.path.pop(0))
+    from vilamp.cli.train import main
+
+    sys.exit(main())

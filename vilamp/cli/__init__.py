@@ -1,0 +1,49 @@
+"""The command ``vilamp``: one subcommand per module of this package, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vilamp import __version__
+
+COMMANDS = {
+    "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
+    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "plugins": ("vilamp.cli.plugins", "list the selectors, mergers and other parts that can be selected"),
+}
+"""Name -> (module with ``main(argv, prog) -> exit code``, one line of help)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand that ``argv`` (None: the command line) names, and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        _parser().parse_args(arguments[:1])  # --help and --version end here
+        _parser().error(_unknown(arguments[0]) if arguments else "name a command")
+    module = importlib.import_module(COMMANDS[arguments[0]][0])
+    return int(module.main(arguments[1:], prog=f"vilamp {arguments[0]}"))
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
+    return f"there is no command '{name}'; {hint}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="vilamp",
+        usage="vilamp COMMAND [settings]",
+        description="Train and adapt video-language models on hours of video.",
+        epilog=f"commands:\n{listed}\n\n`vilamp COMMAND --help` tells more about one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vilamp {__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    return parser

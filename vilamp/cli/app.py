@@ -1,0 +1,131 @@
+"""Runs a task under Hydra, with every mistake of the user as one message and no traceback."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main calls; it would read sys.argv itself
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+
+from vilamp import config
+from vilamp.errors import VilampError
+
+Task = Callable[[DictConfig], Any]
+
+FAILED = 1
+"""The exit code after a user's error; argparse ends with 2 where the command line itself is misused."""
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class _Stopped(BaseException):
+    """Carries a user's error past Hydra, which would print a line of its own for an Exception."""
+
+    def __init__(self, error: VilampError) -> None:
+        self.error = error
+
+
+class _ToldError(VilampError):
+    """The error of one point of a sweep that is on the screen already."""
+
+
+def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Compose ``config_name`` with the overrides in ``argv`` and run the task once, or once per point of a sweep.
+
+    Takes Hydra's own flags: ``-m``, ``--cfg job``, ``--help``, ``--info`` and so on.
+
+    Args:
+        task: gets the composed configuration; its errors of type VilampError are the user's.
+        config_name: a file of ``conf/`` without its suffix.
+        argv: None means ``sys.argv[1:]``.
+        prog: the name of the program in usage messages.
+
+    Returns:
+        The exit code: 0, or 1 where the configuration or a task failed.
+    """
+    parser = get_args_parser()
+    parser.prog = prog or parser.prog
+    args = parser.parse_intermixed_args(argv)  # flags may stand between the settings
+    if args.experimental_rerun is not None:
+        parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
+    overrides = tuple(args.overrides)
+    version.setbase(config.HYDRA_VERSION)
+    job = _Job(task)
+    try:
+        config.register()
+        with _hydra_raises():
+            _run_hydra(args, parser, job, str(config.conf_dir()), config_name)
+    except _Stopped as stopped:
+        return report(stopped.error)
+    except _ToldError:
+        return FAILED
+    except config.USER_ERRORS as error:
+        if job.begun and not isinstance(error, VilampError):
+            raise  # the configuration was sound: this is a fault of the program
+        return report(error, config_name, overrides)
+    except ValueError as error:
+        if job.begun:
+            raise
+        parser.error(str(error))  # Hydra: flags that exclude each other
+    return 0
+
+
+def report(error: Exception, config_name: str = "", overrides: Sequence[str] = ()) -> int:
+    """Print a user's error as one message, or raise it where a traceback was asked for; returns the exit code."""
+    if _traceback_wanted():
+        raise error
+    print(f"error: {config.explain(error, config_name, overrides)}", file=sys.stderr)
+    return FAILED
+
+
+class _Job:
+    """The task as Hydra calls it, once per run; Hydra names it after the module of the wrapped task."""
+
+    def __init__(self, task: Task) -> None:
+        functools.update_wrapper(self, task)
+        self.task = task
+        self.begun = False
+        self.traceback_wanted = _traceback_wanted()  # asked here, before _hydra_raises sets the variable for Hydra
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        self.begun = True
+        try:
+            config.require_complete(cfg)
+            return self.task(cfg)
+        except (VilampError, MissingMandatoryValue, InterpolationResolutionError) as error:
+            hydra = HydraConfig.get()
+            message = config.explain(error, "", ())
+            if hydra.mode != RunMode.MULTIRUN:
+                raise _Stopped(message) from error
+            if self.traceback_wanted:
+                raise
+            # The other points of the sweep still run, and Hydra keeps the first error only: this one is told now.
+            print(f"error in {' '.join(hydra.overrides.task)}: {message}", file=sys.stderr)
+            raise _ToldError(str(message)) from error
+
+
+def _traceback_wanted() -> bool:
+    return "1" in (os.environ.get("VILAMP_TRACEBACK"), os.environ.get(_FULL_ERROR))
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Within this, Hydra raises what it would otherwise print in its own way."""
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = before
