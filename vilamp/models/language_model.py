@@ -1,0 +1,85 @@
+"""The language model: any causal model of Transformers, fed with embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
+
+from vilamp.models.pretrained import load_pretrained
+from vilamp.samples import IGNORED
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """What teacher forcing says about a batch of B answers.
+
+    Attributes:
+        total: scalar, cross entropy summed over all answer tokens.
+        tokens: how many answer tokens there are.
+        exact: bool[B]: would greedy decoding give this answer, to the letter and with its end?  It would if and only if
+            every answer token is the most likely one after the right ones before it, which is what is checked.
+    """
+
+    total: Tensor
+    tokens: int
+    exact: Tensor
+
+
+class LanguageModel(nn.Module):
+    """A causal language model that reads embeddings and answers.
+
+    Args:
+        path: hub id or local folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.lm = load_pretrained(AutoModelForCausalLM, path)
+        self.dim: int = self.lm.config.hidden_size
+        """D, the width of the language space."""
+        self.context: int = self.lm.config.max_position_embeddings
+        """The longest sequence, in tokens."""
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """int64[T] -> float[T, D]."""
+        embedding = self.lm.get_input_embeddings()
+        return embedding(ids.to(embedding.weight.device))
+
+    def answer_loss(self, sequences: Sequence[Tensor], labels: Sequence[Tensor]) -> AnswerLoss:
+        """Score B answers, with logits at the answers' positions only.
+
+        Args:
+            sequences: B times float[L, D], of different length.
+            labels: B times int64[L], :data:`~vilamp.samples.IGNORED` outside the answer.
+        """
+        # Padding stands on the right, where a causal model never looks from inside a sequence: no mask is needed.
+        embeddings = pad_sequence(list(sequences), batch_first=True)  # [B, L, D]
+        hidden = self.lm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        targets = pad_sequence([row[1:] for row in labels], batch_first=True, padding_value=IGNORED)
+        targets = targets.to(hidden.device)  # [B, L - 1]: the token after each position
+        row, position = (targets != IGNORED).nonzero(as_tuple=True)  # [A] each, A answer tokens
+        logits = self.lm.lm_head(hidden[row, position]).float()  # [A, vocabulary]
+        target = targets[row, position]
+        wrong = torch.zeros(len(sequences), dtype=torch.int64, device=hidden.device)
+        wrong.index_add_(0, row, (logits.argmax(-1) != target).long())
+        return AnswerLoss(F.cross_entropy(logits, target, reduction="sum"), len(target), wrong == 0)
+
+    @torch.no_grad()
+    def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:
+        """Greedy continuation of float[L, D] -> int64[up to max_new_tokens], without the end token."""
+        mask = torch.ones(1, len(sequence), dtype=torch.int64, device=sequence.device)
+        ids = self.lm.generate(
+            inputs_embeds=sequence[None],
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+        )[0]
+        return ids[ids != end]

@@ -1,0 +1,50 @@
+"""The scorer: one dual encoder that puts frames and questions into the same space (ViLaMP, Eq. 2-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import CLIPModel
+
+from vilamp.models.preprocess import FramePreprocessor
+from vilamp.models.pretrained import load_pretrained
+
+
+class ClipScorer(nn.Module):
+    """A frozen CLIP: unit embeddings of frames and of questions.
+
+    Args:
+        path: hub id or local folder of a ``CLIPModel``.
+        chunk_size: frames embedded at a time.
+    """
+
+    def __init__(self, path: str, chunk_size: int = 64) -> None:
+        super().__init__()
+        self.clip = load_pretrained(CLIPModel, path).requires_grad_(False)
+        self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size)
+        self.chunk_size = chunk_size
+        self.dim: int = self.clip.config.projection_dim
+        """Ds, the width of the shared space."""
+        self.context: int = self.clip.config.text_config.max_position_embeddings
+        """The longest query, in tokens."""
+
+    @torch.no_grad()
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """uint8[N, H, W, 3] -> float[N, Ds], unit rows."""
+        parts = [
+            F.normalize(self.clip.get_image_features(pixel_values=self.preprocess(chunk)).pooler_output.float(), dim=-1)
+            for chunk in frames.split(self.chunk_size)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def embed_queries(self, query_ids: Sequence[Tensor]) -> Tensor:
+        """Q sequences int64[Tq] that end in the end-of-text token -> float[Q, Ds], unit rows."""
+        # CLIP attends to the left and reads the first end-of-text token, so that what pads to the right is never seen.
+        end = self.clip.config.text_config.eos_token_id
+        ids = pad_sequence([q.to(self.preprocess.mean.device) for q in query_ids], batch_first=True, padding_value=end)
+        return F.normalize(self.clip.get_text_features(input_ids=ids).pooler_output.float(), dim=-1)

@@ -1,0 +1,177 @@
+"""The whole model: frames and a question in, the loss of the answer or the answer itself out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vilamp.errors import ConfigError
+from vilamp.interfaces import FrameMerger, FrameSelector, Selection
+from vilamp.models.language_model import LanguageModel
+from vilamp.models.projector import Projector
+from vilamp.models.scorer import ClipScorer
+from vilamp.models.vision_tower import SiglipTower
+from vilamp.models.visual_stream import View, VisualStream
+from vilamp.samples import IGNORED, VIDEO_TOKEN, Batch, EncodedQuestion, Video
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model says about a batch of B questions.
+
+    Attributes:
+        loss: scalar, mean cross entropy over the answer tokens of the batch; 0 without questions.
+        answer_tokens: how many there are.
+        exact: bool[B], greedy decoding would give the answer to the letter.
+        selections: for each question the frames that kept full precision; None for a text-only one.
+        visual_tokens: for each question the length of its visual sequence.
+    """
+
+    loss: Tensor
+    answer_tokens: int
+    exact: Tensor
+    selections: list[Selection | None]
+    visual_tokens: list[int]
+
+
+class VideoLM(nn.Module):
+    """Scorer -> selector -> vision tower -> merger -> projector -> language model.
+
+    The six parts are its children under these names, which are also the names of the optimiser's parameter groups.
+
+    Args:
+        scorer: embeds frames and questions.
+        selector: picks keyframes.
+        vision_tower: encodes frames.
+        merger: reduces the other frames.
+        projector: into the language model's space.
+        language_model: answers.
+        num_keyframes: K.
+        chunk_size: frames in the vision tower at a time.
+    """
+
+    def __init__(
+        self,
+        scorer: ClipScorer,
+        selector: FrameSelector,
+        vision_tower: SiglipTower,
+        merger: FrameMerger,
+        projector: Projector,
+        language_model: LanguageModel,
+        num_keyframes: int,
+        chunk_size: int,
+    ) -> None:
+        super().__init__()
+        if num_keyframes < 1 or chunk_size < 1:
+            raise ConfigError(
+                f"num_keyframes and model.chunk_size must be at least 1, got {num_keyframes} and {chunk_size}"
+            )
+        self.scorer = scorer
+        self.selector = selector
+        self.vision_tower = vision_tower
+        self.merger = merger
+        self.projector = projector
+        self.language_model = language_model
+        self.num_keyframes = num_keyframes
+        self.chunk_size = chunk_size
+
+    def max_visual_tokens(self, num_frames: int) -> int:
+        """The longest visual sequence that a video of N frames can give."""
+        keyframes = min(self.num_keyframes, num_frames)
+        per_keyframe = self.projector.tokens_per_keyframe(self.vision_tower.grid**2)
+        per_frame = self.merger.tokens_per_frame
+        # A selector may take fewer frames than K, and then the others are merged.
+        return max(k * per_keyframe + (num_frames - k) * per_frame for k in (min(1, num_frames), keyframes))
+
+    def forward(self, batch: Batch) -> Output:
+        """Loss and exact match for every question of a batch."""
+        visuals, selections = self.see(batch)
+        sequences, labels = [], []
+        for question, visual in zip(batch.questions, visuals, strict=True):
+            sequence, label = self.join(question.input_ids, question.labels, visual)
+            sequences.append(sequence)
+            labels.append(label)
+        lengths = [0 if visual is None else len(visual) for visual in visuals]
+        if not sequences:
+            zero = torch.zeros((), device=self.scorer.preprocess.mean.device)
+            return Output(zero, 0, torch.zeros(0, dtype=torch.bool), [], [])
+        answers = self.language_model.answer_loss(sequences, labels)
+        return Output(answers.total / max(answers.tokens, 1), answers.tokens, answers.exact, selections, lengths)
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, max_new_tokens: int, end: int) -> list[Tensor]:
+        """Greedy answers, int64[T] each; what ``labels`` tells about the right answer is not looked at."""
+        visuals, _ = self.see(batch)
+        answers = []
+        for question, visual in zip(batch.questions, visuals, strict=True):
+            prompt = question.input_ids[question.labels == IGNORED]
+            sequence, _ = self.join(prompt, prompt, visual)
+            answers.append(self.language_model.generate(sequence, max_new_tokens, end))
+        return answers
+
+    def see(self, batch: Batch) -> tuple[list[Tensor | None], list[Selection | None]]:
+        """The visual sequence float[V, D] and the selection for every question; None for a text-only one."""
+        visuals: list[Tensor | None] = [None] * len(batch.questions)
+        selections: list[Selection | None] = [None] * len(batch.questions)
+        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size)
+        for index, video in enumerate(batch.videos):
+            asked = [i for i, of in enumerate(batch.video_of) if of == index]
+            if not asked:
+                continue
+            questions = [batch.questions[i] for i in asked]
+            picked, queries = self.select(video, questions)
+            views = [
+                View(selection.keyframes.cpu(), query, question.seed)
+                for selection, query, question in zip(picked, queries, questions, strict=True)
+            ]
+            for i, selection, sequence in zip(asked, picked, stream(video.frames, views), strict=True):
+                visuals[i], selections[i] = sequence, selection
+        return visuals, selections
+
+    def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
+        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions in the scorer's space."""
+        frames = self.scorer.embed_frames(video.frames)  # [N, Ds]
+        queries = self.scorer.embed_queries([question.query_ids for question in questions])  # [Q, Ds]
+        timestamps = video.timestamps.to(frames.device)
+        selections = [
+            self.selector(
+                frames,
+                query,
+                self.num_keyframes,
+                timestamps=timestamps,
+                generator=torch.Generator().manual_seed(question.seed),
+            )
+            for query, question in zip(queries, questions, strict=True)
+        ]
+        return selections, queries
+
+    def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Put the visual sequence where the marker stands.
+
+        Args:
+            ids: int64[T], with one :data:`~vilamp.samples.VIDEO_TOKEN` if there is a visual sequence.
+            labels: int64[T].
+            visual: float[V, D], or None for text alone.
+
+        Returns:
+            float[L, D] and its labels int64[L], L = T - 1 + V.
+
+        Raises:
+            ConfigError: the whole does not fit the language model's context; nothing is ever cut off in silence.
+        """
+        length = len(ids) if visual is None else len(ids) - 1 + len(visual)
+        if length > self.language_model.context:
+            raise ConfigError(
+                f"a sequence of {length} tokens does not fit the language model's context of "
+                f"{self.language_model.context}; lower data.max_frames, num_keyframes or model.projector.keyframe_grid"
+            )
+        if visual is None:
+            return self.language_model.embed(ids), labels
+        at = int((ids == VIDEO_TOKEN).nonzero())
+        text = self.language_model.embed(torch.cat([ids[:at], ids[at + 1 :]]))
+        sequence = torch.cat([text[:at], visual.to(text.dtype), text[at:]])
+        ignored = labels.new_full((len(visual),), IGNORED)
+        return sequence, torch.cat([labels[:at], ignored, labels[at + 1 :]])

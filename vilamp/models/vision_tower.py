@@ -1,0 +1,51 @@
+"""The vision tower: frames -> patch features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from vilamp.errors import ConfigError
+from vilamp.models.preprocess import FramePreprocessor
+from vilamp.models.pretrained import load_pretrained
+
+
+class SiglipTower(nn.Module):
+    """A SigLIP vision transformer, read at a hidden layer.
+
+    Layers behind ``hidden_layer`` and the pooling head are neither loaded nor run.
+
+    Args:
+        path: hub id or local folder of a ``SiglipModel`` or ``SiglipVisionModel``.
+        hidden_layer: which layer's output to take, counted from the end: -1 the last, -2 the one before (the layer that
+            LLaVA-OneVision and ViLaMP read).  The final layer norm is not applied.
+
+    Raises:
+        ConfigError: the tower has no such layer.
+    """
+
+    def __init__(self, path: str, hidden_layer: int = -2) -> None:
+        super().__init__()
+        config = SiglipVisionConfig.from_pretrained(path)
+        kept = config.num_hidden_layers + 1 + hidden_layer
+        if not 1 <= kept <= config.num_hidden_layers:
+            raise ConfigError(
+                f"model.vision_tower.hidden_layer={hidden_layer} does not exist: {path} has {config.num_hidden_layers} "
+                f"layers; set a number from {-config.num_hidden_layers} to -1"
+            )
+        config.num_hidden_layers = kept
+        config.vision_use_head = False
+        self.siglip = load_pretrained(SiglipVisionModel, path, config=config)
+        # Nothing reads the last norm; left trainable it would be a parameter without a gradient.
+        self.siglip.post_layernorm = nn.Identity()
+        self.preprocess = FramePreprocessor(path, config.image_size)
+        self.dim: int = config.hidden_size
+        """Dv, the width of a patch feature."""
+        self.grid: int = config.image_size // config.patch_size
+        """Patches along one side of a frame: P = grid * grid."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8[n, H, W, 3] -> float[n, P, Dv], row by row from the top left."""
+        pixels = self.preprocess(frames)  # [n, 3, S, S]
+        hidden = self.siglip.embeddings(pixels)  # [n, P, Dv]
+        return self.siglip.encoder(inputs_embeds=hidden).last_hidden_state

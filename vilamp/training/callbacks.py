@@ -1,0 +1,124 @@
+"""What a run watches besides loss and accuracy: memory, speed, and samples that could not be used."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from vilamp.samples import Batch, Skip
+from vilamp.training.memory import peak_rss_gib, reset_peak_rss
+
+
+class ResourceMonitor(Callback):
+    """Logs ``memory/peak_rss_gib``, ``memory/peak_gib`` (CUDA), ``throughput/frames_per_s`` and ``.../videos_per_s``.
+
+    Throughput counts what training steps consumed, from the end of one step to the end of the next, so that waiting for
+    data is part of it; validation is not.
+    """
+
+    def __init__(self) -> None:
+        self.frames = self.videos = 0
+        self.seconds = 0.0
+        self.mark: float | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the peaks of what ran before in this process."""
+        reset_peak_rss()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.mark = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.mark = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again."""
+        self.mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count, and log."""
+        now = time.perf_counter()
+        if self.mark is not None:
+            self.seconds += now - self.mark
+            self.frames += sum(len(video) for video in batch.videos)
+            self.videos += len(batch.videos)
+        self.mark = now
+        pl_module.log_dict(self.measure())
+
+    def measure(self) -> dict[str, float]:
+        """The figures up to now, under the names that they are logged by."""
+        figures = {"memory/peak_rss_gib": peak_rss_gib()}
+        if torch.cuda.is_available():
+            figures["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if self.seconds:
+            figures["throughput/frames_per_s"] = self.frames / self.seconds
+            figures["throughput/videos_per_s"] = self.videos / self.seconds
+        return figures
+
+
+class SkipReport(Callback):
+    """Counts skipped samples as ``data/skipped`` (and ``data/skipped/<reason>``), lists them in ``quarantine.jsonl``.
+
+    A sample that fails in every epoch is counted and listed once.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "quarantine.jsonl"
+        self.seen: set[tuple[str, str]] = set()
+        self.reasons: Counter[str] = Counter()
+
+    def report(self, skips: Iterable[Skip]) -> None:
+        """Count and list what is new."""
+        for skip in skips:
+            if (skip.shard, skip.key) in self.seen:
+                continue
+            self.seen.add((skip.shard, skip.key))
+            self.reasons[skip.reason] += 1
+            with self.file.open("a") as lines:
+                row = {"key": skip.key, "shard": skip.shard, "reason": skip.reason, "detail": skip.detail}
+                lines.write(json.dumps(row) + "\n")
+
+    def measure(self) -> dict[str, float]:
+        """The counts up to now, under the names that they are logged by."""
+        return {"data/skipped": float(self.reasons.total())} | {
+            f"data/skipped/{reason}": float(count) for reason, count in sorted(self.reasons.items())
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report what the index of the shards already told."""
+        self.report(getattr(trainer, "datamodule", None).skips)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Report what this batch should have held."""
+        self.report(batch.skipped)
+        pl_module.log_dict(self.measure())
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Report what this batch should have held."""
+        self.report(batch.skipped)

@@ -1,0 +1,96 @@
+"""The LightningModule: steps, optimiser, logging.  What the model is stands in :mod:`vilamp.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from vilamp.errors import ConfigError
+from vilamp.models.video_lm import Output, VideoLM
+from vilamp.samples import Batch
+from vilamp.training.metrics import QuestionMetrics
+from vilamp.training.optim import PartwiseAdamW
+
+
+class VideoQA(LightningModule):
+    """Question answering over video.
+
+    Args:
+        model: the whole model.
+        optim: which parts train, and how fast.
+        config: the run's configuration in plain containers; it goes into every checkpoint.
+    """
+
+    def __init__(self, model: VideoLM, optim: PartwiseAdamW, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.optim = optim
+        self.config = config
+        self.strict_loading = False  # a checkpoint holds what trained; on_load_checkpoint checks that it is all there
+        self.validation = QuestionMetrics()
+        self.history: list[dict[str, float]] = []
+        """The validation metrics of every validation so far, in order, with the step."""
+        optim.freeze(model)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Mean loss per answer token."""
+        output: Output = self.model(batch)
+        if not batch.questions:
+            # Everything in this batch was skipped.  A zero that touches every weight keeps the ranks in step.
+            return sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), start=output.loss)
+        self.log("train/loss", output.loss, prog_bar=True, batch_size=output.answer_tokens)
+        accuracy = output.exact.float().mean()
+        self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch.questions))
+        return output.loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Count."""
+        self.validation.update(batch, self.model(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation set."""
+        metrics = self.validation.compute()
+        if not metrics:
+            raise ConfigError("no validation question could be used; data/skipped and quarantine.jsonl say why")
+        named = {
+            "visual_tokens" if name == "visual_tokens" else f"val/{name}": value for name, value in metrics.items()
+        }
+        self.history.append({"step": float(self.global_step), **named})
+        self.log_dict(named)  # the same on every rank: compute() gathered them
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, and its schedule by step."""
+        optimizer, schedule = self.optim.optimizer(self.model, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leave the frames on the host: the visual stream moves them chunk by chunk."""
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only the weights that train, and add the configuration."""
+        trained = self._trained()
+        checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that holds other weights than those that train.
+
+        Raises:
+            ConfigError: names are missing or left over.
+        """
+        trained, stored = self._trained(), set(checkpoint["state_dict"])
+        if trained != stored:
+            raise ConfigError(
+                f"the checkpoint does not fit the configuration: missing {sorted(trained - stored)[:5]}, "
+                f"left over {sorted(stored - trained)[:5]} (the first five of each); use the selector, merger, model "
+                "and optim.lr of its run"
+            )
+
+    def _trained(self) -> set[str]:
+        """Names in the state dict (buffers too) of the parts that train."""
+        prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
+        return {name for name in self.state_dict() if name.startswith(prefixes)}

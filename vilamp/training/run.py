@@ -1,0 +1,199 @@
+"""A run from a configuration: ``train(cfg)`` and ``evaluate(cfg)`` need no command line and return their objects."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain
+from vilamp.data.module import VideoDataModule
+from vilamp.errors import ConfigError
+from vilamp.models.text import PromptEncoder
+from vilamp.training.callbacks import ResourceMonitor, SkipReport
+from vilamp.training.loggers import build_loggers, log_picture
+from vilamp.training.module import VideoQA
+from vilamp.training.timeline import draw_timeline
+
+MAX_ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Run:
+    """The objects of a run, and its final figures.
+
+    Attributes:
+        metrics: what stands in ``metrics.json``.
+        folder: where everything was written.
+    """
+
+    module: VideoQA
+    data: VideoDataModule
+    encode: PromptEncoder
+    trainer: Trainer
+    metrics: dict[str, float]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What training and evaluation both need, before anything runs."""
+
+    module: VideoQA
+    data: VideoDataModule
+    encode: PromptEncoder
+    resources: ResourceMonitor
+    skips: SkipReport
+    loggers: list[Logger]
+    folder: Path
+
+
+def train(cfg: DictConfig) -> Run:
+    """Train, validate before, in between and after, and write the run's folder.
+
+    ``metrics.json`` holds the validation metrics of the best checkpoint, the accuracy before training
+    (``val/accuracy_before``), and the run's resources.
+
+    Args:
+        cfg: as composed from ``conf/train.yaml``.
+
+    Raises:
+        ConfigError: something in the configuration does not exist or does not fit together.
+        DataError: the data cannot be used at all.
+    """
+    parts = _prepare(cfg)
+    best = ModelCheckpoint(
+        parts.folder / "checkpoints", filename="best", monitor="val/accuracy", mode="max", save_last=True
+    )
+    progress = RichProgressBar()
+    trainer = _trainer(cfg, parts, [parts.resources, parts.skips, best, progress])
+    try:
+        trainer.validate(parts.module, parts.data, verbose=False)
+        trainer.fit(parts.module, parts.data)
+        if best.best_model_path:
+            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+        history = parts.module.history
+        final = max(history[1:], key=lambda row: row["val/accuracy"]) if len(history) > 1 else history[0]
+        figures = final | {"val/accuracy_before": history[0]["val/accuracy"], **parts.resources.measure()}
+        return _finish(parts, trainer, figures)
+    finally:
+        _close(parts.loggers)
+
+
+def evaluate(cfg: DictConfig) -> Run:
+    """Score a checkpoint on the validation set of its own run, or on another.
+
+    Args:
+        cfg: as composed from ``conf/evaluate.yaml``; null parts are those of the checkpoint's run.
+
+    Raises:
+        ConfigError: no such checkpoint, or it does not fit.
+        DataError: the data cannot be used at all.
+    """
+    path = Path(str(cfg.checkpoint))
+    if not path.is_file():
+        raise ConfigError(f"checkpoint={path} is not a file")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "config" not in checkpoint:
+        raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
+    merged = OmegaConf.create(checkpoint["config"])
+    for key, value in cfg.items():
+        if value is not None:
+            merged[str(key)] = value
+    parts = _prepare(merged)
+    parts.module.on_load_checkpoint(checkpoint)
+    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+    trainer = _trainer(merged, parts, [parts.skips, RichProgressBar()])
+    try:
+        trainer.validate(parts.module, parts.data, verbose=False)
+        return _finish(parts, trainer, parts.module.history[-1])
+    finally:
+        _close(parts.loggers)
+
+
+def _prepare(cfg: DictConfig) -> _Parts:
+    config = plain(cfg)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    folder = Path(config["paths"]["output_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    model = build_model(cfg)
+    encode = build_encoder(cfg, model)
+    module = VideoQA(model, build_optim(cfg), config)
+    return _Parts(
+        module=module,
+        data=build_data(cfg, encode),
+        encode=encode,
+        resources=ResourceMonitor(),
+        skips=SkipReport(folder),
+        loggers=build_loggers(folder, cfg.logger.mode, cfg.logger.project, config),
+        folder=folder,
+    )
+
+
+def _trainer(cfg: DictConfig, parts: _Parts, callbacks: list[Any]) -> Trainer:
+    return build_object(
+        cfg.trainer,
+        Trainer,
+        "trainer",
+        callbacks=callbacks,
+        logger=parts.loggers,
+        default_root_dir=parts.folder,
+        num_sanity_val_steps=0,  # a whole validation runs before the first step
+        use_distributed_sampler=False,  # the order of the samples is ours
+        enable_model_summary=False,
+    )
+
+
+def _finish(parts: _Parts, trainer: Trainer, figures: dict[str, float]) -> Run:
+    """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
+    metrics = {name: round(value, 6) for name, value in sorted((figures | parts.skips.measure()).items())}
+    if trainer.is_global_zero:
+        (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        picture = _draw(parts)
+        table = Table("metric", "value", title=f"{parts.folder}")
+        for name, value in metrics.items():
+            table.add_row(name, f"{value:.4g}")
+        Console().print(table)
+        if picture is not None:
+            log_picture(parts.loggers, "timeline", picture, "relevance, evidence and keyframes of a validation video")
+    return Run(parts.module, parts.data, parts.encode, trainer, metrics, parts.folder)
+
+
+@torch.no_grad()
+def _draw(parts: _Parts) -> Path | None:
+    """The timeline of the first validation question about a video; None where there is none."""
+    model = parts.module.model.eval()
+    for batch in parts.data.val_dataloader():
+        asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
+        if not asked:
+            continue
+        question, video = batch.questions[asked[0]], batch.videos[batch.video_of[asked[0]]]
+        single = batch.only(asked[0])
+        output = model(single)
+        answer = parts.encode.decode(model.generate(single, MAX_ANSWER_TOKENS, parts.encode.tokenizer.eos_token_id)[0])
+        file = parts.folder / "timeline.png"
+        selection = output.selections[0]
+        assert selection is not None
+        draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
+        return file
+    return None
+
+
+def _close(loggers: list[Logger]) -> None:
+    for logger in loggers:
+        logger.finalize("success")
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(quiet=True)
