@@ -11,8 +11,10 @@ A plugin subclasses :class:`FrameSelector` or :class:`FrameMerger`, writes ``for
 * randomness comes from the ``generator`` argument alone.  It lives on the CPU.  A merger draws with ``torch.rand``, the
   same count for every frame in frame order, so that two chunks of 8 draw what one chunk of 16 draws;
 * float32 and bfloat16 both work, gradients reach every parameter that requires them;
-* a wrong shape or a non-finite number is a ``ValueError`` that names it (:func:`check_selector_inputs` and
+* a wrong shape or a non-finite number is a ``ValueError`` that names the argument (:func:`check_selector_inputs` and
   :func:`check_merger_inputs` do this for you).
+
+:func:`frame_relevance` is there for selectors that rank by the query.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ class FrameSelector(nn.Module, ABC):
         timestamps: Tensor,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """Select at most ``num_keyframes`` frames, and at least one.
+        """Select at most ``num_keyframes`` frames.
+
+        A selector with a threshold may select none where no frame is good enough; a frame that equals the query always
+        is.
 
         Args:
             frames: float[N, Ds], unit rows: the scorer's embedding of every frame.  N >= 1.
@@ -82,7 +87,7 @@ class FrameMerger(nn.Module, ABC):
     Runtime widths (``dim``, ``query_dim``) are passed to the constructor by keyword where it has such parameters.
 
     Attributes:
-        tokens_per_frame: T, constant for the life of the object.
+        tokens_per_frame: T >= 0, constant for the life of the object.  0 drops the frames.
         space: ``"vision"``: works on the vision tower's features, its tokens then go through the projector's second
             MLP.  ``"language"``: works on projected features, its tokens go to the language model as they are.
     """
@@ -128,13 +133,41 @@ def check_selector_inputs(frames: Tensor, query: Tensor, num_keyframes: int, tim
         raise ValueError(f"timestamps must be float[{frames.shape[0]}] to match frames, got {list(timestamps.shape)}")
     if num_keyframes < 1:
         raise ValueError(f"num_keyframes must be at least 1, got {num_keyframes}")
-    for name, value in (("frames", frames), ("query", query), ("timestamps", timestamps)):
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} holds NaN or infinity")
+    _check_finite(frames=frames, query=query, timestamps=timestamps)
 
 
-def check_merger_inputs(patches: Tensor, anchors: Tensor, anchor_of: Tensor, query: Tensor) -> None:
-    """Raise ValueError unless the arguments are what :meth:`FrameMerger.forward` promises."""
+def frame_relevance(frames: Tensor, query: Tensor) -> Tensor:
+    """float[N]: the cosine of every frame with the query (ViLaMP, Eq. 2-3).
+
+    At least float32, whatever the inputs are and also under autocast, in blocks, so that no wider copy of all frames is
+    made.  Takes no part in gradients.
+
+    Args:
+        frames: float[N, Ds], unit rows.
+        query: float[Ds], unit norm.
+    """
+    frames = frames.detach()
+    dtype = torch.promote_types(frames.dtype, torch.float32)
+    query = query.detach().to(dtype)
+    with torch.autocast(frames.device.type, enabled=False):
+        if frames.dtype == dtype:
+            return frames @ query
+        return torch.cat([block.to(dtype) @ query for block in frames.split(1024)])
+
+
+def check_merger_inputs(
+    patches: Tensor,
+    anchors: Tensor,
+    anchor_of: Tensor,
+    query: Tensor,
+    *,
+    dim: int | None = None,
+    query_dim: int | None = None,
+) -> None:
+    """Raise ValueError unless the arguments are what :meth:`FrameMerger.forward` promises.
+
+    A merger whose parameters fix ``dim`` or ``query_dim`` passes them to have them checked too.
+    """
     if patches.dim() != 3 or patches.shape[1] < 1:
         raise ValueError(f"patches must be float[n, P, D] with P >= 1, got {list(patches.shape)}")
     if anchors.dim() != 3 or anchors.shape[1:] != patches.shape[1:]:
@@ -145,6 +178,16 @@ def check_merger_inputs(patches: Tensor, anchors: Tensor, anchor_of: Tensor, que
         raise ValueError(f"anchor_of must lie in -1..{anchors.shape[0] - 1}, got {anchor_of.tolist()}")
     if query.dim() != 1:
         raise ValueError(f"query must be float[Ds], got {list(query.shape)}")
-    for name, value in (("patches", patches), ("anchors", anchors), ("query", query)):
-        if not bool(torch.isfinite(value).all()):
+    for name, value, width in (("patches", patches, dim), ("query", query, query_dim)):
+        if width is not None and value.shape[-1] != width:
+            raise ValueError(f"{name} must be {width} wide, as the merger was built, got {list(value.shape)}")
+    _check_finite(patches=patches, anchors=anchors, query=query)
+
+
+def _check_finite(**tensors: Tensor) -> None:
+    """Raise ValueError that names the first argument with a NaN or an infinity in it."""
+    for name, value in tensors.items():
+        # The sum of anything not finite is not finite, and it costs one pass without a copy; isfinite() allocates more
+        # than the tensor itself.  Only a sum that overflows needs the closer look.
+        if not bool(value.detach().sum().isfinite()) and not bool(value.isfinite().all()):
             raise ValueError(f"{name} holds NaN or infinity")

@@ -1,1 +1,1 @@
-"""Frame mergers: how every other frame becomes a token.  One variant, one file; the file name is the name in the config."""
+"""Frame mergers: how every other frame becomes a token.  One variant, one file, named as in the config."""

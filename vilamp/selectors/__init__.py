@@ -1,1 +1,1 @@
-"""Frame selectors: which frames keep full precision.  One variant, one file; the file name is the name in the config."""
+"""Frame selectors: which frames keep full precision.  One variant, one file, named as in the config."""
