@@ -83,7 +83,7 @@ class NeedleSet:
         digest = hashlib.blake2b(settings, digest_size=6)
         for module in (needle_scene, needle_video):
             digest.update(Path(str(module.__file__)).read_bytes())
-        return self.root / f"needle-{digest.hexdigest()}"
+        return self.root / f"set-{digest.hexdigest()}"
 
     def patterns(self) -> dict[str, list[str]]:
         """The shards of each split, as ``data.train`` and ``data.val`` take them."""

@@ -70,34 +70,49 @@ def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tup
     raise ValueError(f"unknown shape {shape!r}, known: {', '.join(SHAPES)}")
 
 
+def _covered(
+    shape: str, size: tuple[int, int], centre: tuple[float, float], radius: float, border: float
+) -> np.ndarray:
+    """bool[H, W]: the pixels of a shape that is grown by a border on every side."""
+    x, y = centre
+    mask = Image.new("1", size, 0)
+    pen = ImageDraw.Draw(mask)
+
+    def disc(dx: float, dy: float, rx: float, ry: float, fill: int) -> None:
+        pen.ellipse((x + dx - rx, y + dy - ry, x + dx + rx, y + dy + ry), fill=fill)
+
+    if shape in ("circle", "ring", "moon"):
+        disc(0, 0, radius + border, radius + border, 1)
+        if shape == "ring":
+            disc(0, 0, 0.5 * radius - border, 0.5 * radius - border, 0)
+        if shape == "moon":
+            disc(0.6 * radius, 0, 0.9 * radius - border, 0.9 * radius - border, 0)
+    else:
+        corners = _outline(shape, centre, radius)
+        pen.polygon(corners, fill=1)
+        if border:
+            pen.line([*corners, *corners[:2]], fill=1, width=round(2 * border), joint="curve")
+    return np.asarray(mask)
+
+
 def draw_needle(
     frame: np.ndarray, needle: Needle, jitter: tuple[float, float] = (0.0, 0.0), scale: float = 1.0
 ) -> np.ndarray:
-    """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle drawn on it.
+    """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle on it, cut out like a sticker with a white border.
 
     Args:
         frame: the haystack.
         needle: what to draw.
         jitter: shift of the centre, in pixels.
-        scale: of the radius; 1 is 0.21 of the frame's height.
+        scale: of the radius; 1 is 0.23 of the frame's height.
     """
     height, width = frame.shape[:2]
     px, py = PLACES[needle.place]
-    x, y, r = px * width + jitter[0], py * height + jitter[1], 0.21 * height * scale
-    mask = Image.new("L", (width, height), 0)
-    pen = ImageDraw.Draw(mask)
-    box = (x - r, y - r, x + r, y + r)
-    if needle.shape in ("circle", "ring", "moon"):
-        pen.ellipse(box, fill=255)
-        if needle.shape == "ring":
-            h = 0.5 * r
-            pen.ellipse((x - h, y - h, x + h, y + h), fill=0)
-        if needle.shape == "moon":
-            pen.ellipse((x - 0.35 * r, y - 0.9 * r, x + 1.45 * r, y + 0.9 * r), fill=0)
-    else:
-        pen.polygon(_outline(needle.shape, (x, y), r), fill=255)
-    covered = np.asarray(mask)[..., None] > 127
-    return np.where(covered, np.array(COLOURS[needle.colour], dtype=np.uint8), frame)
+    centre, radius = (px * width + jitter[0], py * height + jitter[1]), 0.23 * height * scale
+    picture = frame.copy()
+    picture[_covered(needle.shape, (width, height), centre, radius, 0.022 * height)] = 255
+    picture[_covered(needle.shape, (width, height), centre, radius, 0.0)] = COLOURS[needle.colour]
+    return picture
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,161 @@
+"""The pixels of chosen frames: one contract, two libraries behind it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64
+"""Frames decoded at once; an hour in one piece takes gigabytes."""
+
+
+class DecodeError(Exception):
+    """The video cannot be read."""
+
+
+class UnsuitedError(Exception):
+    """The decoder is known to read this video wrongly; another should."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the container says of its video stream.
+
+    Attributes:
+        pts: int64[F], presentation timestamps in the stream's time base, ascending and unique.
+        starts: float64[F], the same in seconds from the first frame.
+        end: when the last frame goes, in seconds from the first frame.
+    """
+
+    pts: np.ndarray
+    starts: np.ndarray
+    end: float
+
+
+class VideoDecoder(ABC):
+    """Reads chosen frames of one video, scaled to ``size`` x ``size`` pixels."""
+
+    name: str
+
+    @abstractmethod
+    def decode(self, source: bytes, probe: Probe, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """Yield the frames in order, in chunks uint8[c, size, size, 3], RGB, c <= :data:`CHUNK`.
+
+        Args:
+            source: the file.
+            probe: what is known of it.
+            indices: int64[n], ascending and unique positions in ``probe.pts``.
+            size: height and width of the frames, in pixels.
+
+        Raises:
+            UnsuitedError: before the first chunk only.
+            DecodeError: the video is damaged.
+        """
+
+
+@contextmanager
+def translated(*errors: type[Exception]) -> Iterator[None]:
+    """Turn a library's errors into :class:`DecodeError`."""
+    try:
+        yield
+    except errors as error:
+        message = error.strerror if isinstance(error, av.FFmpegError) else str(error)
+        # Only the first line: decord appends its C++ stack.
+        raise DecodeError((message or type(error).__name__).partition("\n")[0][:300]) from error
+
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg"
+"""Containers that are opened; others of FFmpeg's are playlists and scripts that would make it open further files."""
+
+
+def open_container(source: bytes) -> av.container.InputContainer:
+    """Open a video file in memory with PyAV."""
+    return av.open(io.BytesIO(source), options={"format_whitelist": FORMATS})
+
+
+class PyAVDecoder(VideoDecoder):
+    """Decodes from the beginning and keeps what is wanted; right for every file that FFmpeg reads."""
+
+    name = "pyav"
+
+    def decode(self, source: bytes, probe: Probe, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """See :meth:`VideoDecoder.decode`."""
+        wanted = set(probe.pts[indices].tolist())
+        chunk: list[np.ndarray] = []
+        with translated(av.FFmpegError), open_container(source) as container:
+            stream = container.streams.best("video")
+            for frame in container.decode(stream):
+                time = frame.pts if frame.pts is not None else frame.dts
+                if time not in wanted:
+                    continue
+                wanted.remove(time)
+                picture = frame.to_ndarray(format="rgb24", width=size, height=size, interpolation="BICUBIC")
+                # The picture is square by now, so that turning it is the same as turning it before scaling.
+                chunk.append(np.rot90(picture, frame.rotation // 90))
+                if len(chunk) == CHUNK or not wanted:
+                    yield np.stack(chunk)
+                    chunk = []
+                if not wanted:
+                    return
+
+
+class DecordDecoder(VideoDecoder):
+    """decord, which seeks and skips in C++.
+
+    It is trusted only where it numbers the frames as the container does; elsewhere it hands out wrong ones.
+    """
+
+    name = "decord"
+
+    def decode(self, source: bytes, probe: Probe, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """See :meth:`VideoDecoder.decode`."""
+        import decord
+
+        if not decord_can_be(size):
+            raise UnsuitedError(f"decord cannot hand out frames {size} pixels wide")
+        with translated(decord.DECORDError, RuntimeError):
+            reader = decord.VideoReader(io.BytesIO(source), width=size, height=size, num_threads=1)
+            times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+            # Its times are float32 and may be off by 2^-24 of their value.
+            if len(times) != len(probe.starts) or not np.allclose(times[:, 0], probe.starts, rtol=2.0**-22, atol=1e-4):
+                raise UnsuitedError("decord counts other frames than the container")
+            for first in range(0, len(indices), CHUNK):
+                yield reader.get_batch(indices[first : first + CHUNK].tolist()).asnumpy()
+            # Left where it is, the reader goes on decoding ahead into memory.
+            reader.seek(0)
+
+
+def decord_can_be(width: int) -> bool:
+    """Whether decord can scale to this many pixels.
+
+    Its filter widens rows of 3 bytes a pixel until they fill whole 32-byte words.  Where the wide row happens to be a
+    multiple of the width, decord takes the quotient for the number of channels: 4 at a width of 48, and an error.
+    """
+    step = 1
+    while (row := -(-width // step) * step * 3) % 32:
+        step *= 2
+    return row == 3 * width or row % width != 0
+
+
+@functools.cache
+def decoders() -> tuple[VideoDecoder, ...]:
+    """The decoders of this installation, the one to try first in front; says once where decord is missing."""
+    if importlib.util.find_spec("decord") is None:
+        log.warning("decord is not installed (it has no wheel for some platforms): PyAV decodes the videos")
+        return (PyAVDecoder(),)
+    import decord
+
+    # Errors come back as exceptions and are counted; FFmpeg's own lines would only tear the progress bar.
+    decord.logging.set_level(decord.logging.QUIET)
+    return (DecordDecoder(), PyAVDecoder())

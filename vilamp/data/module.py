@@ -1,0 +1,150 @@
+"""The data of a run: patterns in, batches out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vilamp.data.dataset import Collate, VideoDataset
+from vilamp.data.decode import FrameSettings
+from vilamp.data.needle import NeedleSet
+from vilamp.data.order import EpochBatches
+from vilamp.data.patterns import expand_patterns
+from vilamp.data.shards import ShardIndex, index_shards
+from vilamp.errors import ConfigError
+from vilamp.samples import Batch, EncodeQuestion, Skip
+
+log = logging.getLogger(__name__)
+
+Patterns = str | Sequence[str]
+
+
+class VideoDataModule(LightningDataModule):
+    """Training and validation batches from WebDataset shards (format: ``data/README.md``).
+
+    Args:
+        train, val: patterns of shards; None takes that split of ``generate``, or goes without validation.
+        generate: data to make first, where ``train`` or ``val`` is None.
+        fps: frames a second.
+        max_frames: of a video, evenly spread where it has more.
+        frame_size: height and width of the frames in pixels.
+        batch_size: videos per process and step.
+        num_workers: processes that decode; 0 decodes between the steps.
+        max_questions: about one training video in one epoch; None asks all.
+        seed: of the order and of the questions' random choices.
+        encode: turns a question into token ids; comes from the model, not from a file.
+
+    Attributes:
+        skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
+
+    Raises:
+        ConfigError: a value out of its range, or nothing to train on.
+    """
+
+    def __init__(
+        self,
+        train: Patterns | None = None,
+        val: Patterns | None = None,
+        generate: NeedleSet | None = None,
+        fps: float = 1.0,
+        max_frames: int = 256,
+        frame_size: int = 96,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        max_questions: int | None = None,
+        seed: int = 0,
+        *,
+        encode: EncodeQuestion,
+    ) -> None:
+        super().__init__()
+        if train is None and generate is None:
+            raise ConfigError(
+                "data.train is null and data.generate too: there is nothing to train on. "
+                "Give shards (data=shards data.train=... data.val=...) or take data=needle"
+            )
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ConfigError(f"data.{name} must be at least {least}, got {value}")
+        if max_questions is not None and max_questions < 1:
+            raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
+        self.patterns = {"train": train, "val": val}
+        self.generate = generate
+        self.frames = FrameSettings(fps, max_frames, frame_size)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.max_questions = max_questions
+        self.seed = seed
+        self.encode = encode
+        self.indices: dict[str, ShardIndex] = {}
+
+    @property
+    def skips(self) -> list[Skip]:
+        """What is no sample, of both splits."""
+        return [skip for index in self.indices.values() for skip in index.skips]
+
+    def prepare_data(self) -> None:
+        """Make the data where it is to be made and is not there; once for each node."""
+        if self.generate is not None and None in self.patterns.values():
+            self.generate.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the shards and index them.
+
+        Raises:
+            DataError: a pattern matches nothing, or there is no sample at all.
+        """
+        if self.indices:
+            return
+        made = {} if self.generate is None else self.generate.patterns()
+        shards: dict[str, list[str]] = {}
+        for split, given in self.patterns.items():
+            patterns = made.get(split) if given is None else given
+            if patterns is not None:
+                shards[split] = expand_patterns(patterns, f"data.{split}")
+        seen = {Path(shard).resolve() for shard in shards["train"]}
+        shared = [shard for shard in shards.get("val", []) if Path(shard).resolve() in seen]
+        if shared:
+            log.warning(
+                "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
+                "was remembered, not what was learnt", len(shared), shared[0]
+            )  # fmt: skip
+        self.indices = {split: index_shards(files, f"data.{split}") for split, files in shards.items()}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled anew in every epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """In the order of the shards, the same in every epoch; an empty list without validation data."""
+        return self._loader("val", shuffle=False) if "val" in self.indices else []
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leave the batch on the host: the model moves the frames chunk by chunk."""
+        return batch
+
+    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Any]:
+        samples = self.indices[split].samples
+        batches = EpochBatches(
+            len(samples),
+            self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+        return DataLoader(
+            VideoDataset(samples, self.frames, self.seed, self.max_questions if shuffle else None),
+            batch_sampler=batches,
+            collate_fn=Collate(self.encode),
+            num_workers=self.num_workers,
+            # A batch can be gigabytes of frames: no more of them than needed wait for their turn.
+            prefetch_factor=1 if self.num_workers else None,
+            # Nothing in a worker depends on the epoch: it comes with every place.
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,95 @@
+"""The order of the samples, as arithmetic.
+
+The order of an epoch is a pure function of (seed, epoch).  It is cut into global batches of ``batch_size * world_size``
+places, of which rank r takes every ``world_size``-th from the r-th on.  So a global batch of one size holds the same
+samples for any number of ranks, no sample is lost or doubled, and all ranks have equally many steps: in the last global
+batch, which may be smaller, a rank may have fewer samples or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Place(NamedTuple):
+    """What a worker is asked for: the sample's number in the index, and the epoch that its random choices belong to."""
+
+    number: int
+    epoch: int
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+    """The shuffled numbers 0..size-1 of an epoch, int64[size].
+
+    Sorted raw words of a counter-based generator: unlike ``permutation`` or ``randperm``, their values are the same in
+    every version of the library.
+    """
+    key = int.from_bytes(_digest(seed, epoch), "little")
+    return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable").astype(np.int64)
+
+
+def question_seed(seed: int, epoch: int, key: str) -> int:
+    """Seeds the random choices made for one question: 0 <= result < 2^63, the same on every machine."""
+    return int.from_bytes(_digest(seed, epoch, key)[:8], "little") >> 1
+
+
+def _digest(*values: int | str) -> bytes:
+    return hashlib.blake2b("/".join(map(str, values)).encode(), digest_size=16).digest()
+
+
+def num_steps(size: int, batch_size: int, world_size: int) -> int:
+    """Global batches in an epoch, which is the number of steps of every rank."""
+    return -(-size // (batch_size * world_size))
+
+
+def rank_batch(order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int) -> np.ndarray:
+    """The part of ``order`` that a rank handles in a step: int64[n], 0 <= n <= batch_size."""
+    globally = batch_size * world_size
+    return order[step * globally : (step + 1) * globally][rank::world_size]
+
+
+class EpochBatches(Sampler[list[Place]]):
+    """The batches of one rank, as a batch sampler for torch's DataLoader.
+
+    Args:
+        size: samples in the data.
+        batch_size: samples of one rank in a step.
+        seed: of the order.
+        shuffle: whether the epochs differ; without it every epoch is epoch 0 and in the order of the index.
+        rank, world_size: of the process.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Itself: Lightning calls ``set_epoch`` on a batch sampler's ``sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration runs through."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return num_steps(self.size, self.batch_size, self.world_size)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        epoch = self.epoch if self.shuffle else 0
+        order = epoch_order(self.size, self.seed, epoch) if self.shuffle else np.arange(self.size)
+        for step in range(len(self)):
+            batch = rank_batch(order, step, self.batch_size, self.rank, self.world_size)
+            yield [Place(int(number), epoch) for number in batch]

@@ -1,0 +1,60 @@
+"""Which files ``data.train`` and ``data.val`` mean."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from vilamp.errors import DataError
+
+
+def expand_patterns(patterns: str | Sequence[str], setting: str) -> list[str]:
+    """The shards that patterns name: in the order of the patterns, the matches of one pattern sorted by name.
+
+    Args:
+        patterns: one or several paths with ``*``, ``?``, ``[...]`` as a shell has them, ``**`` for folders of any
+            depth, and ``{000000..000009}`` or ``{a,b}``.  A path that exists is taken as it is.
+        setting: the configuration key, for messages.
+
+    Raises:
+        DataError: a pattern matches nothing, is malformed or no local path, or two match the same file.
+    """
+    shards: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for path in _braces(pattern, setting):
+            shards.extend(_matches(path, pattern, setting))
+    repeated = [name for name, count in Counter(shards).items() if count > 1]
+    if repeated:
+        raise DataError(f"{setting}: {repeated[0]} is matched more than once, its samples would count double")
+    if not shards:
+        raise DataError(f"{setting} names no shard: give at least one, for example {setting}=shards/train-*.tar")
+    return shards
+
+
+def _braces(pattern: str, setting: str) -> Iterator[str]:
+    if pattern.startswith("pipe:") or "://" in pattern:
+        raise DataError(f"{setting}: {pattern!r} is no local path; shards are read from the file system")
+    path = str(Path(pattern).expanduser())
+    if Path(path).exists():
+        yield path
+        return
+    try:
+        yield from braceexpand(path)
+    except ValueError as error:
+        raise DataError(f"{setting}: the braces of {pattern!r} do not match") from error
+
+
+def _matches(path: str, pattern: str, setting: str) -> list[str]:
+    # Path.glob takes no absolute patterns.
+    found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+    if not found:
+        piece = "" if path == pattern else f" (looked for {path})"
+        raise DataError(f"{setting}: no file matches {pattern!r}{piece}; relative paths start at {Path.cwd()}")
+    for name in found:
+        if not Path(name).is_file():
+            raise DataError(f"{setting}: {name} is no file; to take all shards of a folder write {name}/*.tar")
+    return found
