@@ -110,19 +110,22 @@ def _explain_missing_option(error: MissingConfigException) -> VilampError:
 
 
 def _explain_unknown_key(key: str, known_keys: Callable[[str], list[str]]) -> ConfigError:
-    keys = known_keys(key)
     parent, _, last = key.rpartition(".")
-    # "bach_size" should find "data.batch_size" too, hence the second, looser look at the last part alone.
-    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.75)
-    near += [known for known in keys if difflib.SequenceMatcher(None, last, known.rpartition(".")[2]).ratio() > 0.8]
-    near = list(dict.fromkeys(near))[:4]
+    keys = known_keys(key)
+    # The path may be right and the last part wrong, or the other way round: "data.bach_size", "batch_size".
+    near = [known for known in keys if _alike(known, key) > 0.75 and _alike(known.rpartition(".")[2], last) > 0.6]
+    near += [known for known in keys if _alike(known.rpartition(".")[2], last) > 0.8 and known not in near]
     siblings = [known for known in keys if known.rpartition(".")[0] == parent]
     hint = ""
     if near:
-        hint = f"; did you mean {' or '.join(near)}?"
+        hint = f"; did you mean {' or '.join(near[:4])}?"
     elif siblings:
         hint = f"; there are: {', '.join(siblings)}"
     return ConfigError(f"there is no setting '{key}'{hint} (+{key}=... adds a new one)")
+
+
+def _alike(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _known_keys(config_name: str, overrides: Sequence[str], unknown: str) -> list[str]:

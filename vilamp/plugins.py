@@ -175,7 +175,7 @@ class _PluginSearchPath(SearchPathPlugin):
 def _installed(point: metadata.EntryPoint) -> Plugin:
     project = point.dist.name if point.dist is not None else point.name
     version = f" {point.dist.version}" if point.dist is not None else ""
-    return _resolved(project, f"{project}{version} (installed)", point.value)
+    return _resolved(Plugin(project, f"{project}{version} (installed)"), point.value)
 
 
 def _drop_in_folders() -> tuple[list[Path], list[Plugin]]:
@@ -184,14 +184,13 @@ def _drop_in_folders() -> tuple[list[Path], list[Plugin]]:
     folders = [] if root is None else _projects_in(root / "plugins")
     misnamed = []
     for text in filter(None, os.environ.get(PATH_VARIABLE, "").split(os.pathsep)):
-        entry = Path(text).expanduser()
+        entry, origin = Path(text).expanduser(), f"{PATH_VARIABLE} entry '{text}'"
         if not entry.is_absolute():
-            misnamed.append(Plugin(text, PATH_VARIABLE, error=f"{PATH_VARIABLE} takes absolute folders, got '{text}'"))
+            misnamed.append(Plugin(text, origin, error="the folder must be absolute"))
         elif found := [entry] if (entry / "pyproject.toml").is_file() else _projects_in(entry):
             folders += found
         else:
-            why = "is neither a plugin project nor a folder of them (no pyproject.toml)"
-            misnamed.append(Plugin(text, PATH_VARIABLE, error=f"'{text}' in {PATH_VARIABLE} {why}"))
+            misnamed.append(Plugin(text, origin, error="neither a plugin project nor a folder of them"))
     return list(dict.fromkeys(folder.resolve() for folder in folders)), misnamed
 
 
@@ -201,11 +200,9 @@ def _projects_in(folder: Path) -> list[Path]:
 
 def _drop_ins(folder: Path, installed: set[str]) -> list[Plugin]:
     """The plugins of one project folder, or one that says why it is none; nothing where the project is installed."""
-    file = folder / "pyproject.toml"
-    conf = folder / "conf" if (folder / "conf").is_dir() else None
-    root = checkout()
+    file, root = folder / "pyproject.toml", checkout()
     place = folder.relative_to(root) if root is not None and root in folder.parents else folder
-    unknown = Plugin(folder.name, f"{folder.name} (drop-in {place})", conf=conf)
+    unknown = Plugin(folder.name, f"{folder.name} (drop-in {place})", conf=_folder(folder / "conf"))
     try:
         declared: Any = tomllib.loads(file.read_text(encoding="utf-8"))
         project = declared["project"]
@@ -218,31 +215,35 @@ def _drop_ins(folder: Path, installed: set[str]) -> list[Plugin]:
     if _normalised(name) in installed:
         return []
     origin = f"{name} {version or ''}".strip() + f" (drop-in {place})"
-    return [_resolved(name, origin, package, folder) for package in packages]
+    return [_resolved(replace(unknown, name=name, origin=origin), package, folder) for package in packages]
 
 
-def _resolved(name: str, origin: str, package: str, project: Path | None = None) -> Plugin:
+def _resolved(plugin: Plugin, package: str, project: Path | None = None) -> Plugin:
     """Locate a plugin's package and its yaml files; ``project`` is the folder of a drop-in."""
     if not package.isidentifier():
-        return Plugin(name, origin, error=f"its entry point must name a top-level package, got '{package}'")
+        return replace(plugin, error=f"its entry point must name a top-level package, got '{package}'")
     home = None if project is None else next((f for f in (project, project / "src") if (f / package).is_dir()), None)
     if home is not None and str(home) not in sys.path:
         sys.path.append(str(home))
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        return Plugin(name, origin, error=f"its entry point names the package '{package}', which cannot be found")
+        return replace(plugin, error=f"its entry point names the package '{package}', which cannot be found")
     imported = Path(next(iter(spec.submodule_search_locations))).resolve()
     if project is not None and project not in imported.parents:
-        conf = _conf_of(project / package)
-        return Plugin(name, origin, package, conf, f"Python imports the package '{package}' from {imported} instead")
+        return replace(plugin, package=package, error=f"Python imports the package '{package}' from {imported} instead")
     conf = _conf_of(imported)
-    return Plugin(name, origin, package, conf, None if conf else "it has no folder conf/ with yaml files")
+    return replace(plugin, package=package, conf=conf, error=None if conf else "it has no folder conf/ with yaml files")
 
 
 def _conf_of(package: Path) -> Path | None:
+    """The yaml files of a package: inside it (a wheel), or beside it in the project (a source tree)."""
     project = package.parent.parent if package.parent.name == "src" else package.parent
-    beside = [project / "conf"] if (project / "pyproject.toml").is_file() else []
-    return next((folder for folder in (package / "conf", *beside) if folder.is_dir()), None)
+    is_project = (project / "pyproject.toml").is_file()  # else a "conf" beside it is somebody else's
+    return _folder(package / "conf") or (_folder(project / "conf") if is_project else None)
+
+
+def _folder(path: Path) -> Path | None:
+    return path if path.is_dir() else None
 
 
 def _entries(conf: Path, origin: str, error: str | None = None) -> Iterator[Entry]:

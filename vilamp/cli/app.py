@@ -13,7 +13,7 @@ from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main calls; it would read sys.argv itself
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from vilamp import config
@@ -99,6 +99,7 @@ class _Job:
     def __call__(self, cfg: DictConfig) -> Any:
         self.begun = True
         try:
+            config.register()  # a launcher of Hydra's may have brought us to another process
             config.require_complete(cfg)
             return self.task(cfg)
         except (VilampError, MissingMandatoryValue, InterpolationResolutionError) as error:
@@ -109,7 +110,9 @@ class _Job:
             if self.traceback_wanted:
                 raise
             # The other points of the sweep still run, and Hydra keeps the first error only: this one is told now.
-            print(f"error in {' '.join(hydra.overrides.task)}: {message}", file=sys.stderr)
+            point = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # an override may hold a bad ${...}
+            assert isinstance(point, list)
+            print(f"error in {' '.join(point)}: {message}", file=sys.stderr)
             raise _ToldError(str(message)) from error
 
 
