@@ -35,8 +35,8 @@ class AttentionMerger(FrameMerger):
         self.latent = nn.Parameter(torch.empty(dim))
         self.query_map = nn.Linear(query_dim, dim, bias=False)
         self.latent_norm = nn.LayerNorm(dim)
-        self.patch_norm = nn.LayerNorm(dim)
-        # No bias: the same number added to all keys changes no attention weight, so it would never learn.
+        # No bias on the way to the keys: what is added to all keys alike changes no weight, so it would never learn.
+        self.patch_norm = nn.LayerNorm(dim, bias=False)
         self.to_query = nn.Linear(dim, dim)
         self.to_key = nn.Linear(dim, dim, bias=False)
         self.to_value = nn.Linear(dim, dim)
