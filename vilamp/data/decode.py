@@ -1,8 +1,8 @@
 """From the bytes of a video file to the sampled frames of it.
 
-One rule: the frame for time k / fps is the one on display then, counted from the video's first frame
-(:mod:`vilamp.data.sampling`).  The times come from the container, read by PyAV without decoding; the pixels come from a
-:class:`~vilamp.data.decoders.VideoDecoder`.
+One rule: the frame for time k / fps is the one on display then, counted from the video's first frame.  When frames are
+on display comes from the container (:mod:`vilamp.data.probe`), which of them are wanted from arithmetic
+(:mod:`vilamp.data.sampling`), their pixels from a :class:`~vilamp.data.decoders.VideoDecoder`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import av
 import numpy as np
 import torch
 
-from vilamp.data.decoders import DecodeError, Probe, UnsuitedError, VideoDecoder, decoders, open_container, translated
+from vilamp.data.decoders import UnsuitedError, VideoDecoder, decoders
+from vilamp.data.probe import DecodeError, Probe, probe_video
 from vilamp.data.sampling import plan_frames
 from vilamp.errors import ConfigError
 from vilamp.samples import SkipSample, Video
@@ -45,31 +45,6 @@ class FrameSettings:
             raise ConfigError(f"data.max_frames must be at least 1, got {self.max_frames}")
         if self.size < 1:
             raise ConfigError(f"data.frame_size must be at least 1 pixel, got {self.size}")
-
-
-def probe_video(source: bytes) -> Probe:
-    """Read the times of all frames from the container, without decoding any.
-
-    Raises:
-        DecodeError: not a video file, no video stream, no frames, or the file ends before its last frame.
-    """
-    with translated(av.FFmpegError), open_container(source) as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            raise DecodeError("the file has no video stream")
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        if any(packet.is_corrupt for packet in packets):
-            raise DecodeError(f"the file is cut off or damaged: {len(packets)} of {stream.frames} frames can be read")
-        seconds_per_tick = float(stream.time_base)
-        # AVI has no presentation timestamps, and no frames out of order either.
-        times = [(p.pts if p.pts is not None else p.dts, p.duration or 0) for p in packets]
-    if not times:
-        raise DecodeError("the video has no frames")
-    if any(time is None for time, _ in times):
-        raise DecodeError("the video has no timestamps")
-    pts = np.unique(np.array([time for time, _ in times], dtype=np.int64))
-    end = max(time + duration for time, duration in times)
-    return Probe(pts, (pts - pts[0]) * seconds_per_tick, float(end - pts[0]) * seconds_per_tick)
 
 
 def read_video(source: bytes, key: str, settings: FrameSettings, use: Sequence[VideoDecoder] | None = None) -> Video:

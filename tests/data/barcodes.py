@@ -1,0 +1,46 @@
+"""Videos whose every frame carries its number, so that a test can tell which frame it was given."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+BITS = 10
+WIDTH, HEIGHT = 160, 64
+
+
+def barcode(number: int) -> np.ndarray:
+    """uint8[HEIGHT, WIDTH, 3]: one white or black column for each bit."""
+    bits = [255 * (number >> i & 1) for i in range(BITS)]
+    return np.broadcast_to(np.repeat(bits, WIDTH // BITS)[None, :, None], (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def read_barcodes(frames: np.ndarray) -> list[int]:
+    """The numbers on uint8[n, S, S, 3] frames of any size."""
+    middles = ((np.arange(BITS) + 0.5) * frames.shape[2] / BITS).astype(int)
+    bits = frames.mean(axis=(1, 3))[:, middles] > 127
+    return [int((row << np.arange(BITS)).sum()) for row in bits.astype(int)]
+
+
+def write_video(
+    ticks: Sequence[int], time_base: Fraction, *, suffix: str = "mp4", options: dict[str, str] | None = None,
+    folder: Path | None = None, muxer: dict[str, str] | None = None,
+) -> bytes:  # fmt: skip
+    """An H.264 video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds."""
+    target: io.BytesIO | str = io.BytesIO() if folder is None else str(folder / f"video.{suffix}")
+    name = {"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)
+    with av.open(target, "w", format=name, options=muxer or {}) as container:
+        stream = container.add_stream("libx264", options={"preset": "veryfast", "threads": "1"} | (options or {}))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = time_base
+        for number, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(barcode(number), "rgb24")
+            frame.pts, frame.time_base = tick, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue() if isinstance(target, io.BytesIO) else Path(target).read_bytes()
