@@ -93,8 +93,8 @@ class Skip:
     detail: str
 
 
-class SkipSample(Exception):
-    """Raised inside the data pipeline for one unusable sample; becomes a counted :class:`Skip`, never an end of the run."""
+class SkipSample(Exception):  # noqa: N818  (a signal inside the pipeline, not an error of the run)
+    """Raised inside the data pipeline for one unusable sample; becomes a counted :class:`Skip`, never ends the run."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -117,3 +117,10 @@ class Batch:
     questions: list[EncodedQuestion]
     video_of: list[int]
     skipped: list[Skip] = field(default_factory=list)
+
+    def only(self, index: int) -> Batch:
+        """A batch of one of the questions and its video."""
+        video = self.video_of[index]
+        if video < 0:
+            return Batch([], [self.questions[index]], [-1])
+        return Batch([self.videos[video]], [self.questions[index]], [0])

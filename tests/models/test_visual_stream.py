@@ -111,7 +111,7 @@ def test_chunk_size_changes_neither_tokens_nor_gradients(name: str, trainable_to
 
 
 def test_checkpointing_recomputes_the_same_random_draws() -> None:
-    """With a trainable tower every chunk runs again in the backward pass; the random merger must pick the same patch."""
+    """With a trainable tower every chunk runs again in the backward pass; the random merger must repeat its pick."""
     frames, views = make_video(20), [view([3])]
     _, recomputed = run(RandomMerger(), 4, frames, views, trainable_tower=True)
     stream = make_stream(RandomMerger(), 4, trainable_tower=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -76,7 +78,7 @@ def train(cfg: DictConfig) -> Run:
     )
     progress = RichProgressBar()
     trainer = _trainer(cfg, parts, [parts.resources, parts.skips, best, progress])
-    try:
+    with _closing(parts.loggers):
         trainer.validate(parts.module, parts.data, verbose=False)
         trainer.fit(parts.module, parts.data)
         if best.best_model_path:
@@ -86,8 +88,6 @@ def train(cfg: DictConfig) -> Run:
         final = max(history[1:], key=lambda row: row["val/accuracy"]) if len(history) > 1 else history[0]
         figures = final | {"val/accuracy_before": history[0]["val/accuracy"], **parts.resources.measure()}
         return _finish(parts, trainer, figures)
-    finally:
-        _close(parts.loggers)
 
 
 def evaluate(cfg: DictConfig) -> Run:
@@ -114,11 +114,9 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
     trainer = _trainer(merged, parts, [parts.skips, RichProgressBar()])
-    try:
+    with _closing(parts.loggers):
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, parts.module.history[-1])
-    finally:
-        _close(parts.loggers)
 
 
 def _prepare(cfg: DictConfig) -> _Parts:
@@ -190,10 +188,15 @@ def _draw(parts: _Parts) -> Path | None:
     return None
 
 
-def _close(loggers: list[Logger]) -> None:
-    for logger in loggers:
-        logger.finalize("success")
-    import wandb
-
-    if wandb.run is not None:
-        wandb.finish(quiet=True)
+@contextmanager
+def _closing(loggers: list[Logger]) -> Iterator[None]:
+    """Finish every logger whatever happens, so that the next run of this process starts with new ones."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in loggers:
+            logger.finalize("failed" if failed else "success")
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=int(failed))

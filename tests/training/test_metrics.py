@@ -1,0 +1,55 @@
+"""What is counted, on batches small enough to count by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from vilamp.interfaces import Selection
+from vilamp.models.video_lm import Output
+from vilamp.samples import Batch, EncodedQuestion, Question, Video
+from vilamp.training.metrics import QuestionMetrics, keyframe_recall
+
+
+def question(kind: str = "colour", evidence: tuple[tuple[float, float], ...] = ()) -> EncodedQuestion:
+    empty = torch.zeros(0, dtype=torch.int64)
+    return EncodedQuestion("key", Question("q", "a", "q", kind, evidence), empty, empty, empty, 0)
+
+
+def video(seconds: int = 10) -> Video:
+    return Video("v", torch.zeros(seconds, 2, 2, 3, dtype=torch.uint8), torch.arange(seconds, dtype=torch.float64))
+
+
+def selection(*keyframes: int) -> Selection:
+    return Selection(torch.tensor(keyframes))
+
+
+def output(exact: list[bool], selections: list[Selection | None], tokens: list[int], loss: float = 1.0) -> Output:
+    return Output(torch.tensor(loss), 2 * len(exact), torch.tensor(exact), selections, tokens)
+
+
+def test_recall_counts_the_spans_that_a_keyframe_lies_in() -> None:
+    batch = Batch([video()], [question(evidence=((2.0, 4.0), (6.0, 7.0)))] * 4, [0] * 4)
+    picks = [selection(2, 6), selection(3), selection(4, 7), selection(0, 6, 9)]
+    result = output([True] * 4, picks, [1] * 4)
+    assert [keyframe_recall(batch, result, i) for i in range(4)] == [1.0, 0.5, 0.0, 0.5]
+
+
+def test_recall_is_none_without_evidence_or_video() -> None:
+    batch = Batch([video()], [question(), question(evidence=((0.0, 1.0),))], [0, -1])
+    result = output([True, True], [selection(1), None], [1, 0])
+    assert [keyframe_recall(batch, result, i) for i in range(2)] == [None, None]
+
+
+def test_means_are_over_questions_not_over_batches() -> None:
+    metrics = QuestionMetrics()
+    first = Batch([video()], [question("colour"), question("shape"), question("colour")], [0, 0, 0])
+    metrics.update(first, output([True, False, False], [selection(1)] * 3, [10, 20, 30], loss=1.0))
+    metrics.update(Batch([], [question("colour")], [-1]), output([True], [None], [0], loss=5.0))
+    assert metrics.compute() == {
+        "accuracy": 0.5,
+        "accuracy/colour": 2 / 3,
+        "accuracy/shape": 0.0,
+        "loss": 2.0,  # 6 answer tokens of loss 1 and 2 of loss 5
+        "visual_tokens": 20.0,  # of questions about a video
+    }
+    assert metrics.compute() == {}, "computing starts afresh"
