@@ -4,74 +4,32 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vilamp.interfaces import NO_ANCHOR, FrameMerger
-from vilamp.testing import kit
-from vilamp.testing.kit import Check, Make, require
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Arguments of a merger."""
-
-    patches: Tensor
-    anchors: Tensor
-    anchor_of: Tensor
-    query: Tensor
-
-    def merge(self, merger: nn.Module, generator: torch.Generator | None = None) -> Tensor:
-        """Call the merger, with a fresh generator unless one is given."""
-        generator = kit.seeded() if generator is None else generator
-        return merger(self.patches, self.anchors, self.anchor_of, self.query, generator=generator)
-
-    def merge_in_chunks(self, merger: nn.Module, sizes: Sequence[int]) -> Tensor:
-        """As :meth:`merge`, but chunk by chunk, and each chunk sees only the anchors that it needs."""
-        generator, parts, start = kit.seeded(), [], 0
-        for size in sizes:
-            anchor_of = self.anchor_of[start : start + size]
-            needed = anchor_of[anchor_of != NO_ANCHOR].unique()
-            renumbered = torch.where(anchor_of == NO_ANCHOR, NO_ANCHOR, torch.searchsorted(needed, anchor_of))
-            chunk = Inputs(self.patches[start : start + size], self.anchors[needed], renumbered, self.query)
-            parts.append(chunk.merge(merger, generator))
-            start += size
-        return torch.cat(parts)
-
-    def differentiable(self) -> Inputs:
-        """A copy whose patches and anchors require gradients."""
-        patches, anchors = (value.detach().clone().requires_grad_() for value in (self.patches, self.anchors))
-        return replace(self, patches=patches, anchors=anchors)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A plugin and what to try it on.
-
-    Attributes:
-        build: makes a fresh merger.
-        dim: D.
-        query_dim: Ds.
-        num_patches: P.
-    """
-
-    build: Callable[[], FrameMerger]
-    dim: int
-    query_dim: int
-    num_patches: int
-
-    def chunk(self, num_frames: int = 7, num_anchors: int = 3, seed: int = 0) -> Inputs:
-        """Frames of which the first have no anchor, and the rest are spread over the anchors in order."""
-        generator = kit.seeded(seed)
-        patches = torch.randn(num_frames, self.num_patches, self.dim, generator=generator)
-        anchors = torch.randn(num_anchors, self.num_patches, self.dim, generator=generator)
-        anchor_of = torch.arange(num_frames) * (num_anchors + 1) // max(num_frames, 1) - 1
-        return Inputs(patches, anchors, anchor_of, torch.randn(self.query_dim, generator=generator))
-
+from vilamp.interfaces import FrameMerger
+from vilamp.testing.kit import (
+    Check,
+    Make,
+    as_checks,
+    factory,
+    nudged,
+    random_states,
+    require,
+    require_close,
+    require_live_gradients,
+    require_unchanged,
+    require_value_error,
+    run_all,
+    scrambled,
+    seed_globally,
+    seeded,
+)
+from vilamp.testing.merger_bench import Bench, Inputs, backward, require_valid, run_with_gradients
 
 Rule = Callable[[Bench], None]
 _RULES: list[Rule] = []
@@ -92,7 +50,7 @@ def merger_checks(dim: int = 16, query_dim: int = 8, num_patches: int = 16) -> l
     """
     rules = [rule for rule in _RULES if torch.cuda.is_available() or rule is not works_on_cuda]
     widths = {"dim": dim, "query_dim": query_dim}
-    return kit.as_checks(rules, lambda make: Bench(kit.factory(make, **widths), dim, query_dim, num_patches))
+    return as_checks(rules, lambda make: Bench(factory(make, **widths), dim, query_dim, num_patches))
 
 
 def check_merger(make: Make, dim: int = 16, query_dim: int = 8, num_patches: int = 16) -> None:
@@ -107,38 +65,7 @@ def check_merger(make: Make, dim: int = 16, query_dim: int = 8, num_patches: int
     Raises:
         AssertionError: lists the rules that are broken, each with what was seen.
     """
-    kit.run_all(merger_checks(dim, query_dim, num_patches), make)
-
-
-def _require_valid(tokens: Tensor, inputs: Inputs, merger: FrameMerger) -> None:
-    want = [len(inputs.patches), merger.tokens_per_frame, inputs.patches.shape[2]]
-    require(isinstance(tokens, Tensor), f"forward returned a {type(tokens).__name__}, not a tensor")
-    require(list(tokens.shape) == want, f"forward returned {list(tokens.shape)} instead of {want}")
-    require(tokens.dtype == inputs.patches.dtype, f"{tokens.dtype} from patches of {inputs.patches.dtype}")
-    require(bool(tokens.isfinite().all()), "the tokens are not finite")
-
-
-def _backward(tokens: Tensor) -> None:
-    """Gradients of a weighted sum in which every number of the tokens has a weight of its own."""
-    weights = torch.linspace(-1, 1, tokens.numel(), dtype=tokens.dtype, device=tokens.device)
-    (tokens.flatten() * weights).sum().backward()
-
-
-def _gradients(merger: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-    """Gradients by name; zero where there is none."""
-    named = {"patches": inputs.patches, "anchors": inputs.anchors, **dict(merger.named_parameters())}
-    return {
-        name: torch.zeros_like(value) if value.grad is None else value.grad.clone()
-        for name, value in named.items()
-        if value.requires_grad
-    }
-
-
-def _run_with_gradients(merger: nn.Module, inputs: Inputs, run: Callable[[Inputs], Tensor]) -> dict[str, Tensor]:
-    merger.zero_grad()
-    inputs = inputs.differentiable()
-    _backward(run(inputs))
-    return _gradients(merger, inputs)
+    run_all(merger_checks(dim, query_dim, num_patches), make)
 
 
 @_rule
@@ -159,7 +86,7 @@ def output_form(bench: Bench) -> None:
     merger = bench.build()
     for num_frames, num_anchors in ((7, 3), (1, 1), (1, 0), (5, 0), (0, 2), (0, 0), (40, 33)):
         inputs = bench.chunk(num_frames, num_anchors)
-        _require_valid(inputs.merge(merger), inputs, merger)
+        require_valid(inputs.merge(merger), inputs, merger)
 
 
 @_rule
@@ -169,8 +96,8 @@ def degenerate_frames(bench: Bench) -> None:
     same = replace(inputs, patches=inputs.anchors[:1].expand(7, -1, -1).clone())
     black = replace(inputs, patches=torch.zeros_like(inputs.patches), anchors=torch.zeros_like(inputs.anchors))
     for case, tried in (("identical", same), ("zero", black), ("zero query", replace(black, query=0 * inputs.query))):
-        _require_valid(tried.merge(merger), tried, merger)
-        for name, gradient in _run_with_gradients(merger, tried, lambda given: given.merge(merger)).items():
+        require_valid(tried.merge(merger), tried, merger)
+        for name, gradient in run_with_gradients(merger, tried, lambda given: given.merge(merger)).items():
             require(bool(gradient.isfinite().all()), f"{case} frames: the gradient of {name} is not finite")
 
 
@@ -180,7 +107,7 @@ def inputs_unchanged(bench: Bench) -> None:
     inputs = bench.chunk()
     before = {name: value.clone() for name, value in vars(inputs).items()}
     inputs.merge(bench.build())
-    kit.require_unchanged(before, vars(inputs))
+    require_unchanged(before, vars(inputs))
 
 
 @_rule
@@ -188,11 +115,11 @@ def global_random_state(bench: Bench) -> None:
     """Global random states are neither changed nor looked at."""
     merger, results = bench.build(), []
     for seed in (1, 2):
-        kit.seed_globally(seed)
-        before = kit.random_states()
+        seed_globally(seed)
+        before = random_states()
         results.append(bench.chunk().merge(merger))
-        require(kit.random_states() == before, "a global random state changed")
-    kit.require_close("the result after another global seed", results[1], results[0])
+        require(random_states() == before, "a global random state changed")
+    require_close("the result after another global seed", results[1], results[0])
 
 
 @_rule
@@ -201,7 +128,7 @@ def same_generator_same_result(bench: Bench) -> None:
     merger, inputs = bench.build(), bench.chunk()
     first = inputs.merge(merger)
     bench.chunk(5, 2, seed=1).merge(merger)
-    kit.require_close("the second result", inputs.merge(merger), first, tolerance=0)
+    require_close("the second result", inputs.merge(merger), first, tolerance=0)
 
 
 @_rule
@@ -217,7 +144,7 @@ def no_generator(bench: Bench) -> None:
     except ValueError as error:
         require("generator" in str(error), f"the message does not name the generator: {error}")
     else:
-        kit.require_close("the second result without a generator", merge(), first)
+        require_close("the second result without a generator", merge(), first)
 
 
 @_rule
@@ -225,15 +152,15 @@ def any_chunking(bench: Bench) -> None:
     """Tokens and gradients do not depend on how the video is cut into chunks, nor on anchors that no frame has."""
     merger, inputs = bench.build(), bench.chunk(12)
     want = inputs.merge(merger)
-    want_gradients = _run_with_gradients(merger, inputs, lambda given: given.merge(merger))
-    cuts = torch.randint(0, 13, (4, 3), generator=kit.seeded()).sort(dim=1).values
+    want_gradients = run_with_gradients(merger, inputs, lambda given: given.merge(merger))
+    cuts = torch.randint(0, 13, (4, 3), generator=seeded()).sort(dim=1).values
     splits = [[1] * 12, [0, 12], [5, 0, 7], *torch.diff(cuts, prepend=cuts.new_zeros(4, 1)).tolist()]
     for sizes in splits:
         sizes = [*sizes, 12 - sum(sizes)]
-        kit.require_close(f"the result in chunks of {sizes}", inputs.merge_in_chunks(merger, sizes), want)
-        got = _run_with_gradients(merger, inputs, lambda given: given.merge_in_chunks(merger, sizes))  # noqa: B023
+        require_close(f"the result in chunks of {sizes}", inputs.merge_in_chunks(merger, sizes), want)
+        got = run_with_gradients(merger, inputs, lambda given: given.merge_in_chunks(merger, sizes))  # noqa: B023
         for name, gradient in got.items():
-            kit.require_close(f"the gradient of {name} in chunks of {sizes}", gradient, want_gradients[name], 1e-3)
+            require_close(f"the gradient of {name} in chunks of {sizes}", gradient, want_gradients[name], 1e-3)
 
 
 @_rule
@@ -249,21 +176,21 @@ def recomputation(bench: Bench) -> None:
         assert isinstance(tokens, Tensor)
         return tokens
 
-    kit.require_close("the recomputed result", recomputed(inputs), inputs.merge(merger))
-    want = _run_with_gradients(merger, inputs, lambda given: given.merge(merger))
-    for name, gradient in _run_with_gradients(merger, inputs, recomputed).items():
-        kit.require_close(f"the recomputed gradient of {name}", gradient, want[name])
+    require_close("the recomputed result", recomputed(inputs), inputs.merge(merger))
+    want = run_with_gradients(merger, inputs, lambda given: given.merge(merger))
+    for name, gradient in run_with_gradients(merger, inputs, recomputed).items():
+        require_close(f"the recomputed gradient of {name}", gradient, want[name])
 
 
 @_rule
 def train_and_eval_modes(bench: Bench) -> None:
     """It works in train and eval mode, and under no_grad and inference_mode as without."""
     merger, inputs = bench.build(), bench.chunk()
-    _require_valid(inputs.merge(merger.train()), inputs, merger)
+    require_valid(inputs.merge(merger.train()), inputs, merger)
     want = inputs.merge(merger.eval())
     for context in (torch.no_grad, torch.inference_mode):
         with context():
-            kit.require_close(f"the result under {context.__name__}", inputs.merge(merger), want)
+            require_close(f"the result under {context.__name__}", inputs.merge(merger), want)
 
 
 @_rule
@@ -273,8 +200,8 @@ def low_precision(bench: Bench) -> None:
     small = Inputs(inputs.patches.bfloat16(), inputs.anchors.bfloat16(), inputs.anchor_of, inputs.query.bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for given in (inputs, small):
-            _require_valid(given.merge(merger), given, merger)
-    _require_valid(small.merge(merger.bfloat16()), small, merger)
+            require_valid(given.merge(merger), given, merger)
+    require_valid(small.merge(merger.bfloat16()), small, merger)
 
 
 @_rule
@@ -283,7 +210,7 @@ def strided_inputs(bench: Bench) -> None:
     merger, inputs = bench.build(), bench.chunk()
     patches, anchors = (value.mT.contiguous().mT for value in (inputs.patches, inputs.anchors))
     strided = Inputs(patches, anchors, inputs.anchor_of.repeat_interleave(2)[::2], inputs.query)
-    kit.require_close("the result", strided.merge(merger), inputs.merge(merger))
+    require_close("the result", strided.merge(merger), inputs.merge(merger))
 
 
 @_rule
@@ -308,7 +235,7 @@ def rejects_bad_inputs(bench: Bench) -> None:
         "two queries": ("query", replace(good, query=query.expand(2, -1))),
     }
     for case, (argument, inputs) in cases.items():
-        kit.require_value_error(lambda: inputs.merge(merger), argument, case)  # noqa: B023
+        require_value_error(lambda: inputs.merge(merger), argument, case)  # noqa: B023
 
 
 @_rule
@@ -322,28 +249,28 @@ def other_widths(bench: Bench) -> None:
         except ValueError as error:
             require(argument in str(error), f"the message does not name {argument}: {error}")
         else:
-            _require_valid(tokens, inputs, merger)
+            require_valid(tokens, inputs, merger)
 
 
 @_rule
 def gradients_reach_parameters(bench: Bench) -> None:
     """Gradients reach the patches and every parameter that requires them."""
-    merger, inputs = kit.nudged(bench.build()), bench.chunk().differentiable()
+    merger, inputs = nudged(bench.build()), bench.chunk().differentiable()
     if merger.tokens_per_frame > 0:
         tokens = inputs.merge(merger)
         require(tokens.requires_grad, "the tokens carry no gradient")
-        _backward(tokens)
+        backward(tokens)
         gradient = inputs.patches.grad
         require(gradient is not None and bool(gradient.any()), "no gradient reaches the patches")
-    kit.require_live_gradients(merger)
+    require_live_gradients(merger)
 
 
 @_rule
 def state_dict_round_trip(bench: Bench) -> None:
     """A state_dict loaded into another instance makes it merge the same."""
-    merger, other, inputs = bench.build(), kit.scrambled(bench.build()), bench.chunk()
+    merger, other, inputs = bench.build(), scrambled(bench.build()), bench.chunk()
     other.load_state_dict(merger.state_dict())
-    kit.require_close("the result after load_state_dict", inputs.merge(other), inputs.merge(merger))
+    require_close("the result after load_state_dict", inputs.merge(other), inputs.merge(merger))
 
 
 @_rule
@@ -351,8 +278,8 @@ def copies(bench: Bench) -> None:
     """A deep copy and a pickled copy merge the same (spawned processes pickle)."""
     merger, inputs = bench.build(), bench.chunk()
     want = inputs.merge(merger)
-    kit.require_close("the result of a deep copy", inputs.merge(copy.deepcopy(merger)), want)
-    kit.require_close("the result of a pickled copy", inputs.merge(pickle.loads(pickle.dumps(merger))), want)
+    require_close("the result of a deep copy", inputs.merge(copy.deepcopy(merger)), want)
+    require_close("the result of a pickled copy", inputs.merge(pickle.loads(pickle.dumps(merger))), want)
 
 
 @_rule
@@ -361,4 +288,4 @@ def works_on_cuda(bench: Bench) -> None:
     merger, inputs = bench.build(), bench.chunk()
     want = inputs.merge(merger)
     moved = Inputs(*(value.cuda() for value in vars(inputs).values()))
-    kit.require_close("the result on CUDA", moved.merge(merger.cuda()).cpu(), want, tolerance=1e-2)
+    require_close("the result on CUDA", moved.merge(merger.cuda()).cpu(), want, tolerance=1e-2)

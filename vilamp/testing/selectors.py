@@ -5,52 +5,27 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vilamp.interfaces import FrameSelector, Selection
-from vilamp.testing import kit
-from vilamp.testing.kit import Check, Make, require
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Arguments of a selector."""
-
-    frames: Tensor
-    query: Tensor
-    timestamps: Tensor
-
-    def select(self, selector: nn.Module, num_keyframes: int = 4) -> Selection:
-        """Call the selector with a fresh generator."""
-        return selector(self.frames, self.query, num_keyframes, timestamps=self.timestamps, generator=kit.seeded())
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A plugin and what to try it on.
-
-    Attributes:
-        build: makes a fresh selector.
-        width: Ds.
-    """
-
-    build: Callable[[], FrameSelector]
-    width: int
-
-    def video(self, num_frames: int = 40, seed: int = 0) -> Inputs:
-        """A video of a few noisy scenes, one frame a second, and a question about one of them."""
-        generator = kit.seeded(seed)
-        scenes = torch.randn(6, self.width, generator=generator)
-        shown = torch.arange(num_frames) * len(scenes) // num_frames
-        frames = scenes[shown] + 0.4 * torch.randn(num_frames, self.width, generator=generator)
-        query = scenes[2] + 0.5 * torch.randn(self.width, generator=generator)
-        seconds = torch.arange(num_frames, dtype=torch.float64)
-        return Inputs(F.normalize(frames, dim=-1), F.normalize(query, dim=-1), seconds)
-
+from vilamp.testing.kit import (
+    Check,
+    Make,
+    as_checks,
+    factory,
+    nudged,
+    random_states,
+    require,
+    require_live_gradients,
+    require_unchanged,
+    require_value_error,
+    run_all,
+    scrambled,
+    seed_globally,
+)
+from vilamp.testing.selector_bench import Bench, Inputs, require_same, require_valid
 
 Rule = Callable[[Bench], None]
 _RULES: list[Rule] = []
@@ -68,7 +43,7 @@ def selector_checks(width: int = 16) -> list[Check]:
         width: Ds of the embeddings to try; passed to the constructor where it has a parameter ``query_dim``.
     """
     rules = [rule for rule in _RULES if torch.cuda.is_available() or rule is not works_on_cuda]
-    return kit.as_checks(rules, lambda make: Bench(kit.factory(make, query_dim=width), width))
+    return as_checks(rules, lambda make: Bench(factory(make, query_dim=width), width))
 
 
 def check_selector(make: Make, width: int = 16) -> None:
@@ -81,26 +56,7 @@ def check_selector(make: Make, width: int = 16) -> None:
     Raises:
         AssertionError: lists the rules that are broken, each with what was seen.
     """
-    kit.run_all(selector_checks(width), make)
-
-
-def _require_valid(selection: Selection, num_frames: int, num_keyframes: int) -> None:
-    require(isinstance(selection, Selection), f"forward returned a {type(selection).__name__}, not a Selection")
-    chosen = selection.keyframes.tolist()  # Selection itself sees to the type, the order and the sign
-    require(len(chosen) <= num_keyframes, f"{len(chosen)} keyframes, but only {num_keyframes} were asked for")
-    require(all(frame < num_frames for frame in chosen), f"keyframes {chosen} of a video of {num_frames} frames")
-    relevance = selection.relevance
-    if relevance is not None:
-        shape = list(relevance.shape)
-        require(shape == [num_frames] and relevance.is_floating_point(), f"relevance is {relevance.dtype}{shape}")
-        require(bool(relevance.isfinite().all()), "relevance is not finite")
-
-
-def _require_same(got: Selection, want: Selection, case: str) -> None:
-    require(torch.equal(got.keyframes, want.keyframes), f"{case}: {got.keyframes.tolist()}, {want.keyframes.tolist()}")
-    require((got.relevance is None) == (want.relevance is None), f"{case}: relevance only once")
-    if got.relevance is not None and want.relevance is not None:
-        kit.require_close(f"{case}: relevance", got.relevance, want.relevance)
+    run_all(selector_checks(width), make)
 
 
 @_rule
@@ -109,7 +65,7 @@ def returns_a_valid_selection(bench: Bench) -> None:
     selector = bench.build()
     require(isinstance(selector, FrameSelector), f"a {type(selector).__name__} is no FrameSelector")
     for num_frames, num_keyframes in ((40, 4), (40, 1), (100, 32), (7, 7), (300, 8)):
-        _require_valid(bench.video(num_frames).select(selector, num_keyframes), num_frames, num_keyframes)
+        require_valid(bench.video(num_frames).select(selector, num_keyframes), num_frames, num_keyframes)
 
 
 @_rule
@@ -117,7 +73,7 @@ def fewer_frames_than_keyframes(bench: Bench) -> None:
     """Where N < K, at most N frames are selected."""
     selector = bench.build()
     for num_frames in (1, 2, 5):
-        _require_valid(bench.video(num_frames).select(selector, 8), num_frames, 8)
+        require_valid(bench.video(num_frames).select(selector, 8), num_frames, 8)
 
 
 @_rule
@@ -127,7 +83,7 @@ def identical_frames(bench: Bench) -> None:
     for num_frames in (1, 30):
         video = bench.video(num_frames)
         selection = replace(video, frames=video.query.expand(num_frames, -1).clone()).select(selector)
-        _require_valid(selection, num_frames, 4)
+        require_valid(selection, num_frames, 4)
         require(len(selection.keyframes) >= 1, f"no keyframe of {num_frames} frames that equal the query")
 
 
@@ -137,7 +93,7 @@ def inputs_unchanged(bench: Bench) -> None:
     video = bench.video()
     before = {name: value.clone() for name, value in vars(video).items()}
     video.select(bench.build())
-    kit.require_unchanged(before, vars(video))
+    require_unchanged(before, vars(video))
 
 
 @_rule
@@ -145,11 +101,11 @@ def global_random_state(bench: Bench) -> None:
     """Global random states are neither changed nor looked at."""
     selector, results = bench.build(), []
     for seed in (1, 2):
-        kit.seed_globally(seed)
-        before = kit.random_states()
+        seed_globally(seed)
+        before = random_states()
         results.append(bench.video().select(selector))
-        require(kit.random_states() == before, "a global random state changed")
-    _require_same(results[0], results[1], "after another global seed")
+        require(random_states() == before, "a global random state changed")
+    require_same(results[0], results[1], "after another global seed")
 
 
 @_rule
@@ -158,7 +114,7 @@ def same_generator_same_result(bench: Bench) -> None:
     selector, video = bench.build(), bench.video()
     first = video.select(selector)
     bench.video(25, seed=1).select(selector)
-    _require_same(video.select(selector), first, "the second time")
+    require_same(video.select(selector), first, "the second time")
 
 
 @_rule
@@ -174,18 +130,18 @@ def no_generator(bench: Bench) -> None:
     except ValueError as error:
         require("generator" in str(error), f"the message does not name the generator: {error}")
     else:
-        _require_same(select(), first, "without a generator, the second time")
+        require_same(select(), first, "without a generator, the second time")
 
 
 @_rule
 def train_and_eval_modes(bench: Bench) -> None:
     """It works in train and eval mode, and under no_grad and inference_mode as without."""
     selector, video = bench.build(), bench.video()
-    _require_valid(video.select(selector.train()), 40, 4)
+    require_valid(video.select(selector.train()), 40, 4)
     want = video.select(selector.eval())
     for context in (torch.no_grad, torch.inference_mode):
         with context():
-            _require_same(video.select(selector), want, context.__name__)
+            require_same(video.select(selector), want, context.__name__)
 
 
 @_rule
@@ -193,9 +149,9 @@ def low_precision(bench: Bench) -> None:
     """It works in bfloat16, and in float32 under autocast."""
     video = bench.video()
     rounded = replace(video, frames=video.frames.bfloat16(), query=video.query.bfloat16())
-    _require_valid(rounded.select(bench.build().bfloat16()), 40, 4)
+    require_valid(rounded.select(bench.build().bfloat16()), 40, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _require_valid(video.select(bench.build()), 40, 4)
+        require_valid(video.select(bench.build()), 40, 4)
 
 
 @_rule
@@ -203,7 +159,7 @@ def strided_inputs(bench: Bench) -> None:
     """Inputs that are not contiguous in memory give what their contiguous copies give."""
     selector, video = bench.build(), bench.video()
     columns = replace(video, frames=video.frames.T.contiguous().T, query=video.query.repeat_interleave(2)[::2])
-    _require_same(columns.select(selector), video.select(selector), "column-major frames")
+    require_same(columns.select(selector), video.select(selector), "column-major frames")
 
 
 @_rule
@@ -223,27 +179,27 @@ def rejects_bad_inputs(bench: Bench) -> None:
         "K = -1": ("num_keyframes", video, -1),
     }
     for case, (argument, inputs, num_keyframes) in cases.items():
-        kit.require_value_error(lambda: inputs.select(selector, num_keyframes), argument, case)  # noqa: B023
+        require_value_error(lambda: inputs.select(selector, num_keyframes), argument, case)  # noqa: B023
 
 
 @_rule
 def gradients_reach_parameters(bench: Bench) -> None:
     """Gradients of the relevance reach every parameter that requires them."""
-    selector = kit.nudged(bench.build())
+    selector = nudged(bench.build())
     if any(parameter.requires_grad for parameter in selector.parameters()):
         relevance = bench.video().select(selector).relevance
         require(relevance is not None and relevance.requires_grad, "relevance carries no gradient to the parameters")
         assert relevance is not None
         (relevance * torch.linspace(0.5, 1.5, len(relevance))).sum().backward()
-        kit.require_live_gradients(selector)
+        require_live_gradients(selector)
 
 
 @_rule
 def state_dict_round_trip(bench: Bench) -> None:
     """A state_dict loaded into another instance makes it select the same."""
-    selector, other, video = bench.build(), kit.scrambled(bench.build()), bench.video()
+    selector, other, video = bench.build(), scrambled(bench.build()), bench.video()
     other.load_state_dict(selector.state_dict())
-    _require_same(video.select(other), video.select(selector), "after load_state_dict")
+    require_same(video.select(other), video.select(selector), "after load_state_dict")
 
 
 @_rule
@@ -251,12 +207,12 @@ def copies(bench: Bench) -> None:
     """A deep copy and a pickled copy select the same (spawned processes pickle)."""
     selector, video = bench.build(), bench.video()
     want = video.select(selector)
-    _require_same(video.select(copy.deepcopy(selector)), want, "deep copy")
-    _require_same(video.select(pickle.loads(pickle.dumps(selector))), want, "pickled copy")
+    require_same(video.select(copy.deepcopy(selector)), want, "deep copy")
+    require_same(video.select(pickle.loads(pickle.dumps(selector))), want, "pickled copy")
 
 
 @_rule
 def works_on_cuda(bench: Bench) -> None:
     """It works on a CUDA device, with the generator on the CPU."""
     video = Inputs(*(value.cuda() for value in vars(bench.video()).values()))
-    _require_valid(video.select(bench.build().cuda()), 40, 4)
+    require_valid(video.select(bench.build().cuda()), 40, 4)
