@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 B = TypeVar("B")
 M = TypeVar("M", bound=nn.Module)
@@ -117,6 +119,26 @@ def require_value_error(call: Callable[[], object], argument: str, case: str) ->
         raise AssertionError(f"{case}: {type(error).__name__} instead of ValueError: {error}") from error
     else:
         raise AssertionError(f"{case}: no error")
+
+
+class NoTensorAbove(TorchDispatchMode):
+    """Within it, a torch operation whose result holds more numbers than ``limit`` raises AssertionError.
+
+    What counts is memory: a view of a small tensor is small, however often it repeats a number.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and look at the tensors that it returns."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                numbers = value.untyped_storage().nbytes() // value.element_size()
+                require(numbers <= self.limit, f"{func} made a tensor {list(value.shape)} of {numbers:,} numbers")
+        return result
 
 
 def require_live_gradients(module: nn.Module) -> None:

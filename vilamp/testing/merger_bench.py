@@ -70,6 +70,7 @@ class Bench:
 
 
 def require_valid(tokens: Tensor, inputs: Inputs, merger: FrameMerger) -> None:
+    """The tokens are finite float[n, tokens_per_frame, D] in the dtype of the patches."""
     want = [len(inputs.patches), merger.tokens_per_frame, inputs.patches.shape[2]]
     require(isinstance(tokens, Tensor), f"forward returned a {type(tokens).__name__}, not a tensor")
     require(list(tokens.shape) == want, f"forward returned {list(tokens.shape)} instead of {want}")
@@ -94,6 +95,7 @@ def _gradients(merger: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def run_with_gradients(merger: nn.Module, inputs: Inputs, run: Callable[[Inputs], Tensor]) -> dict[str, Tensor]:
+    """The gradients that ``run`` gives to the patches, the anchors and the parameters of ``merger``, by name."""
     merger.zero_grad()
     inputs = inputs.differentiable()
     backward(run(inputs))

@@ -50,6 +50,7 @@ class Bench:
 
 
 def require_valid(selection: Selection, num_frames: int, num_keyframes: int) -> None:
+    """The selection is one of at most K of N frames, with a finite relevance for every frame or none."""
     require(isinstance(selection, Selection), f"forward returned a {type(selection).__name__}, not a Selection")
     chosen = selection.keyframes.tolist()  # Selection itself sees to the type, the order and the sign
     require(len(chosen) <= num_keyframes, f"{len(chosen)} keyframes, but only {num_keyframes} were asked for")
@@ -62,6 +63,7 @@ def require_valid(selection: Selection, num_frames: int, num_keyframes: int) -> 
 
 
 def require_same(got: Selection, want: Selection, case: str) -> None:
+    """Keyframes are equal, and the relevance is close."""
     require(torch.equal(got.keyframes, want.keyframes), f"{case}: {got.keyframes.tolist()}, {want.keyframes.tolist()}")
     require((got.relevance is None) == (want.relevance is None), f"{case}: relevance only once")
     if got.relevance is not None and want.relevance is not None:

@@ -13,6 +13,7 @@ from vilamp.interfaces import FrameSelector, Selection
 from vilamp.testing.kit import (
     Check,
     Make,
+    NoTensorAbove,
     as_checks,
     factory,
     nudged,
@@ -65,15 +66,18 @@ def returns_a_valid_selection(bench: Bench) -> None:
     selector = bench.build()
     require(isinstance(selector, FrameSelector), f"a {type(selector).__name__} is no FrameSelector")
     for num_frames, num_keyframes in ((40, 4), (40, 1), (100, 32), (7, 7), (300, 8)):
-        require_valid(bench.video(num_frames).select(selector, num_keyframes), num_frames, num_keyframes)
+        video = bench.video(num_frames)
+        uneven = replace(video, timestamps=video.timestamps.float().square())
+        for given in (video, uneven):
+            require_valid(given.select(selector, num_keyframes), num_frames, num_keyframes)
 
 
 @_rule
 def fewer_frames_than_keyframes(bench: Bench) -> None:
     """Where N < K, at most N frames are selected."""
     selector = bench.build()
-    for num_frames in (1, 2, 5):
-        require_valid(bench.video(num_frames).select(selector, 8), num_frames, 8)
+    for num_frames, num_keyframes in ((1, 1), (1, 8), (2, 8), (5, 8), (7, 1000)):
+        require_valid(bench.video(num_frames).select(selector, num_keyframes), num_frames, num_keyframes)
 
 
 @_rule
@@ -85,6 +89,17 @@ def identical_frames(bench: Bench) -> None:
         selection = replace(video, frames=video.query.expand(num_frames, -1).clone()).select(selector)
         require_valid(selection, num_frames, 4)
         require(len(selection.keyframes) >= 1, f"no keyframe of {num_frames} frames that equal the query")
+        opposite = replace(video, frames=-video.query.expand(num_frames, -1)).select(selector)
+        require_valid(opposite, num_frames, 4)
+
+
+@_rule
+def many_frames(bench: Bench) -> None:
+    """A video of 10,000 frames works, and no tensor that is made for it is of the order of N x N."""
+    selector, video = bench.build(), bench.video(10_000)
+    with NoTensorAbove(10_000**2 // 4):
+        selection = video.select(selector, 32)
+    require_valid(selection, 10_000, 32)
 
 
 @_rule
@@ -173,6 +188,7 @@ def rejects_bad_inputs(bench: Bench) -> None:
         "infinity in the query": ("query", replace(video, query=video.query / 0), 4),
         "frames without a width": ("frames", replace(video, frames=video.frames[:, 0]), 4),
         "no frames": ("frames", replace(video, frames=video.frames[:0], timestamps=video.timestamps[:0]), 4),
+        "NaN in timestamps": ("timestamps", replace(video, timestamps=video.timestamps * torch.nan), 4),
         "a query of another width": ("query", replace(video, query=video.query[:-1]), 4),
         "a timestamp too few": ("timestamps", replace(video, timestamps=video.timestamps[1:]), 4),
         "K = 0": ("num_keyframes", video, 0),
