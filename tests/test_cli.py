@@ -229,7 +229,8 @@ def test_the_scripts_help_without_torch_and_hide_no_package(script: str, tmp_pat
         "assert 'torch' not in sys.modules"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    # -P: of the folders on the path only the script's own is the one under test, not the current directory.
+    done = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "differential" in done.stdout
 

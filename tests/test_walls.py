@@ -52,15 +52,17 @@ def _room(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def _imports(path: Path, module: str = "") -> Iterator[str]:
-    """The dotted names that a file imports; of ``from a import b`` both ``a`` and ``a.b``."""
+def _imports(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports; of ``from a import b`` both ``a`` and ``a.b``, or ``a.b`` where it is a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write the whole name"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names
+            if not set(names) <= set(MODULES):
+                yield str(node.module)
 
 
 GRAPH = {
