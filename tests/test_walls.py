@@ -53,7 +53,7 @@ def _room(module: str) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports; of ``from a import b`` both ``a`` and ``a.b``, or ``a.b`` where it is a module."""
+    """The dotted names that a file imports; of ``from a import b`` that is ``a.b`` where it is a module, else both."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
