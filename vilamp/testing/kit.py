@@ -160,9 +160,11 @@ def nudged(module: M) -> M:
 
 
 def scrambled(module: M) -> M:
-    """The module with other values in all of its floating-point parameters and buffers."""
+    """The module with other values in its floating-point parameters and in those buffers that it saves."""
+    saved = module.state_dict()
+    buffers = [buffer for name, buffer in module.named_buffers() if name in saved]
     with torch.no_grad():
-        for tensor in module.state_dict().values():
+        for tensor in [*module.parameters(), *buffers]:
             if tensor.is_floating_point():
                 tensor.mul_(-0.5).add_(1.0)
     return module

@@ -128,7 +128,8 @@ def same_generator_same_result(bench: Bench) -> None:
     merger, inputs = bench.build(), bench.chunk()
     first = inputs.merge(merger)
     bench.chunk(5, 2, seed=1).merge(merger)
-    require_close("the second result", inputs.merge(merger), first, tolerance=0)
+    for case in ("after other frames", "at once again"):
+        require_close(f"the result {case}", inputs.merge(merger), first, tolerance=0)
 
 
 @_rule
