@@ -46,7 +46,8 @@ class Check:
             try:
                 self.run(make)
             except Exception as error:  # whatever foreign code raises here, it breaks the rule
-                seen = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+                told = isinstance(error, AssertionError) and str(error)
+                seen = told or f"{type(error).__name__}: {error}"
                 plugin = getattr(make, "__qualname__", type(make).__name__)
                 raise AssertionError(f"{plugin} breaks the rule {self.name} ({self.rule}) Seen: {seen}") from error
 

@@ -202,6 +202,7 @@ def train_and_eval_modes(bench: Bench) -> None:
     merger, inputs = bench.build(), bench.chunk()
     require_valid(inputs.merge(merger.train()), inputs, merger)
     want = inputs.merge(merger.eval())
+    require_valid(want, inputs, merger)
     for context in (torch.no_grad, torch.inference_mode):
         with context():
             require_close(f"the result under {context.__name__}", inputs.merge(merger), want)

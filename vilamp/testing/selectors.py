@@ -155,6 +155,7 @@ def train_and_eval_modes(bench: Bench) -> None:
     selector, video = bench.build(), bench.video()
     require_valid(video.select(selector.train()), 40, 4)
     want = video.select(selector.eval())
+    require_valid(want, 40, 4)
     for context in (torch.no_grad, torch.inference_mode):
         with context():
             require_same(video.select(selector), want, context.__name__)
