@@ -170,7 +170,8 @@ def train_tower(root: Path, steps: int, rng: np.random.Generator) -> None:
     values = {"shape": list(SHAPES), "colour": list(COLOURS), "place": list(PLACES)}
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(tower.config.hidden_size, len(v)) for name, v in values.items()})
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+    peak = 2e-3
+    optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01)
     for step in range(steps):
         needles = [needle for _ in range(12) for needle in distinct_needles(8, rng)]
         pooled = tower(preprocess(draw_frames([*needles], rng))).pooler_output
@@ -180,7 +181,7 @@ def train_tower(root: Path, steps: int, rng: np.random.Generator) -> None:
             right = torch.tensor([known.index(getattr(needle, name)) for needle in needles])
             losses.append(F.cross_entropy(logits, right))
             named[name] = (logits.argmax(1) == right).float().mean().item()
-        optimizer.param_groups[0]["lr"] = 1e-3 * cosine(step, steps)
+        optimizer.param_groups[0]["lr"] = peak * cosine(step, steps)
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -239,9 +240,8 @@ def train_scorer(root: Path, steps: int, rng: np.random.Generator) -> None:
     start_from_tower(clip, SiglipVisionModel.from_pretrained(root / "vision_tower"))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(root / "scorer")
     questions = sorted(all_questions(), key=lambda q: q[2].replace(q[1], ""))  # the eight values of a template in a row
-    ids = [torch.tensor(tokenizer(text).input_ids) for _, _, text in questions]
-    end = tokenizer.eos_token_id
-    ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=end)
+    encoded = [torch.tensor(tokenizer(text).input_ids) for _, _, text in questions]
+    ids = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True, padding_value=tokenizer.eos_token_id)
     bias = torch.nn.Parameter(torch.tensor(-4.0))
     optimizer = torch.optim.AdamW([*clip.parameters(), bias], lr=1e-3, weight_decay=0.01)
     for step in range(steps):

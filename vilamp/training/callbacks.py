@@ -102,7 +102,7 @@ class SkipReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report what the index of the shards already told."""
-        self.report(getattr(trainer, "datamodule", None).skips)  # type: ignore[attr-defined]
+        self.report(trainer.datamodule.skips)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from vilamp.errors import ConfigError
 
-MODES = ("offline", "online", "disabled")
+Mode = Literal["offline", "online", "disabled"]
+MODES = get_args(Mode)
 
 
-def build_loggers(folder: Path, mode: str, project: str, config: dict[str, Any]) -> list[Logger]:
+def build_loggers(folder: Path, mode: Mode, project: str, config: dict[str, Any]) -> list[Logger]:
     """``metrics.csv`` in the run's folder, and a W&B run beside it.
 
     Raises:

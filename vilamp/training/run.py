@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer, seed_everything
@@ -21,6 +21,7 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.models.text import PromptEncoder
+from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.loggers import build_loggers, log_picture
 from vilamp.training.module import VideoQA
@@ -172,7 +173,7 @@ def _finish(parts: _Parts, trainer: Trainer, figures: dict[str, float]) -> Run:
 def _draw(parts: _Parts) -> Path | None:
     """The timeline of the first validation question about a video; None where there is none."""
     model = parts.module.model.eval()
-    for batch in parts.data.val_dataloader():
+    for batch in cast(Iterable[Batch], parts.data.val_dataloader()):
         asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
         if not asked:
             continue
