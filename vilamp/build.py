@@ -81,7 +81,7 @@ def build_model(cfg: DictConfig) -> VideoLM:
     projector = build_object(
         cfg.model.projector, Projector, "model.projector", vision_dim=tower.dim, language_dim=language_model.dim
     )
-    selector = build_object(cfg.selector, FrameSelector, "selector")
+    selector = build_selector(cfg.selector, scorer.dim)
     merger = build_merger(cfg.merger, tower.dim, language_model.dim, scorer.dim)
     return VideoLM(
         scorer=scorer,
@@ -93,6 +93,11 @@ def build_model(cfg: DictConfig) -> VideoLM:
         num_keyframes=cfg.num_keyframes,
         chunk_size=cfg.model.chunk_size,
     )
+
+
+def build_selector(node: DictConfig, query_dim: int) -> FrameSelector:
+    """A selector for embeddings of the scorer's width."""
+    return build_object(node, FrameSelector, "selector", query_dim=query_dim)
 
 
 def build_merger(node: DictConfig, vision_dim: int, language_dim: int, query_dim: int) -> FrameMerger:

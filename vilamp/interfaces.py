@@ -51,7 +51,10 @@ class Selection:
 
 
 class FrameSelector(nn.Module, ABC):
-    """Picks the keyframes of one video for one question."""
+    """Picks the keyframes of one video for one question.
+
+    The width Ds is passed to the constructor as ``query_dim`` where it has such a parameter.
+    """
 
     @abstractmethod
     def forward(
@@ -84,7 +87,7 @@ class FrameSelector(nn.Module, ABC):
 class FrameMerger(nn.Module, ABC):
     """Turns every frame that is not a keyframe into ``tokens_per_frame`` tokens.
 
-    Runtime widths (``dim``, ``query_dim``) are passed to the constructor by keyword where it has such parameters.
+    The widths D and Ds are passed to the constructor as ``dim`` and ``query_dim`` where it has such parameters.
 
     Attributes:
         tokens_per_frame: T >= 0, constant for the life of the object.  0 drops the frames.

@@ -125,7 +125,7 @@ def require_value_error(call: Callable[[], object], argument: str, case: str) ->
 class NoTensorAbove(TorchDispatchMode):
     """Within it, a torch operation whose result holds more numbers than ``limit`` raises AssertionError.
 
-    What counts is memory: a view of a small tensor is small, however often it repeats a number.
+    What counts is memory that is new: a view of an operand takes none, however often it repeats a number.
     """
 
     def __init__(self, limit: int) -> None:
@@ -134,9 +134,11 @@ class NoTensorAbove(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and look at the tensors that it returns."""
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        old = {value.untyped_storage().data_ptr() for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         for value in tree_leaves(result):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in old:
                 numbers = value.untyped_storage().nbytes() // value.element_size()
                 require(numbers <= self.limit, f"{func} made a tensor {list(value.shape)} of {numbers:,} numbers")
         return result
