@@ -1,0 +1,122 @@
+"""The differential selector agrees frame by frame with the published implementation (see tests/golden/README.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from vilamp.interfaces import frame_relevance
+from vilamp.selectors.differential import DifferentialSelector, fill_gaps, greedy_walk
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+CASES: list[dict[str, Any]] = json.loads((GOLDEN / "selector_cases.json").read_text())["cases"]
+ROWS: list[tuple[int, int, list[int], list[int]]] = json.loads((GOLDEN / "fillup_cases.json").read_text())["rows"]
+STORED = load_file(GOLDEN / "selector_inputs.safetensors")
+
+EXACT = [case for case in CASES if not case["tie_sensitive"]]
+TIED = [case for case in CASES if case["tie_sensitive"]]
+
+
+def draw(case: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The embeddings of a case from its recipe, drawn and summed in float64 and then rounded to float32."""
+    kind, length, width, p = case["kind"], case["N"], case["D"], case["params"]
+    source = np.random.default_rng(case["seed"])
+    normal = source.standard_normal
+    if kind == "gauss":
+        frames, query = normal((length, width)), normal(width)
+    elif kind == "walk":
+        start, steps = normal(width), normal((length, width))
+        frames, query = start + np.cumsum(p["step"] * steps, axis=0), normal(width)
+    elif kind in ("cone", "anti"):
+        mean = normal(width)
+        frames = p["mean"] * mean + normal((length, width))
+        query = -mean if kind == "anti" else p["qmean"] * mean + normal(width)
+    else:
+        count = 2 if kind == "alternate" else p["C"]
+        scenes, index = normal((count, width)), np.arange(length)
+        shown = index % 2 if kind == "alternate" else index * count // length
+        if kind == "shuffled":
+            shown = source.integers(0, count, length)
+        frames = scenes[shown] if kind == "exactdup" else scenes[shown] + p["noise"] * normal((length, width))
+        query = scenes[p.get("target", 0) % count] + p["qnoise"] * normal(width)
+    return torch.from_numpy(frames.astype("<f4")), torch.from_numpy(query.astype("<f4"))
+
+
+def embeddings(case: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Unit frames float[N, D] and unit query float[D] of a case."""
+    if case["stored"]:
+        frames, query = STORED[f"{case['id']}.frames"], STORED[f"{case['id']}.query"]
+    else:
+        frames, query = draw(case)
+    for name, value in (("frames", frames), ("query", query)):
+        assert hashlib.sha256(value.numpy().tobytes()).hexdigest() == case[f"sha256_{name}"]
+    return F.normalize(frames, dim=-1), F.normalize(query, dim=-1)
+
+
+def select(case: dict[str, Any], fill_up: bool) -> list[int]:
+    frames, query = embeddings(case)
+    floor = None if case["f2t_thrd"] == -1 else case["f2t_thrd"]
+    selector = DifferentialSelector(tau=case["f2f_thrd"], relevance_floor=floor, fill_up=fill_up)
+    timestamps = torch.arange(len(frames), dtype=torch.float64)
+    return selector(frames, query, case["K"], timestamps=timestamps).keyframes.tolist()
+
+
+def test_all_of_the_data_is_here() -> None:
+    assert (len(EXACT), len(TIED), len(ROWS), len(STORED)) == (27, 2, 211, 17 * 3)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["stored"]], ids=lambda case: case["id"])
+def test_the_recipes_are_those_of_the_stored_embeddings(case) -> None:
+    frames, query = draw(case)
+    assert torch.equal(frames, STORED[f"{case['id']}.frames"])
+    assert torch.equal(query, STORED[f"{case['id']}.query"])
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case["id"])
+def test_the_frames_taken_agree(case) -> None:
+    assert select(case, fill_up=False) == case["before"]
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case["id"])
+def test_the_order_of_taking_agrees(case) -> None:
+    frames, query = embeddings(case)
+    relevance = frame_relevance(frames, query)
+    order = relevance.argsort(descending=True, stable=True)
+    order = order[relevance[order] >= case["f2t_thrd"]]
+    assert greedy_walk(frames, order, case["K"], case["f2f_thrd"]).tolist() == case["pick_order"]
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case["id"])
+def test_the_frames_after_fill_up_agree(case) -> None:
+    assert select(case, fill_up=True) == case["after"]
+
+
+@pytest.mark.parametrize("case", TIED, ids=lambda case: case["id"])
+def test_of_equal_frames_one_of_the_same_scene_is_taken(case) -> None:
+    length, count = case["N"], case["params"]["C"]
+    assert [frame * count // length for frame in select(case, fill_up=False)] == case["before_scenes"]
+    assert fill_gaps(torch.tensor(case["before"]), length, case["K"]).tolist() == case["after"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["stored"]], ids=lambda case: case["id"])
+def test_the_relevance_agrees(case) -> None:
+    torch.testing.assert_close(frame_relevance(*embeddings(case)), STORED[f"{case['id']}.f2t_scores"])
+
+
+def test_fill_up_alone_agrees() -> None:
+    wrong = [
+        row
+        for row in ROWS
+        if fill_gaps(torch.tensor(row[2], dtype=torch.int64), num_frames=row[0], num_keyframes=row[1]).tolist()
+        != row[3]
+    ]
+    assert not wrong
