@@ -87,3 +87,4 @@ def test_attention_takes_the_earlier_of_equals_and_does_not_mind_repetition() ->
     frames = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert select(AttentionSelector(), frames, torch.tensor([1.0, 0.0]), 2) == [1, 2]
     assert select(AttentionSelector(), frames, torch.tensor([1.0, 0.0]), 4) == [0, 1, 2, 3]
+    assert select(AttentionSelector(), frames.repeat(50, 1), torch.tensor([0.0, 1.0]), 5) == [0, 4, 5, 9, 10]

@@ -15,6 +15,7 @@ from vilamp.testing.kit import NoTensorAbove, seeded
 
 WIDTH = 16
 LENGTHS = st.one_of(st.integers(1, 3 * HEAD), st.integers(BLOCK - 2, BLOCK + 2), st.integers(1, 2 * BLOCK + 50))
+QUARTERS = st.integers(-4, 4).map(lambda quarter: quarter / 4)
 COUNTS = st.one_of(st.integers(1, 8), st.integers(HEAD - 1, HEAD + 1), st.integers(1, 120))
 
 
@@ -60,11 +61,11 @@ def scenes(length: int, kinds: int, noise: float, seed: int) -> tuple[Tensor, Te
 
 
 @settings(deadline=None)
-@given(LENGTHS, COUNTS, st.sampled_from([1, 2, 10, 100, 1000]), st.integers(-4, 4), st.integers(0, 10**6))
-def test_it_is_alg_1_where_copies_and_ties_abound(length, count, kinds, tau_in_quarters, seed) -> None:
+@given(LENGTHS, COUNTS, st.sampled_from([1, 2, 10, 100, 1000]), QUARTERS, QUARTERS, st.integers(0, 10**6))
+def test_it_is_alg_1_where_copies_and_ties_abound(length, count, kinds, tau, floor, seed) -> None:
     frames, query = quarters(length, kinds, seed)
-    tau = tau_in_quarters / 4
-    assert select(frames, query, count, tau=tau) == reference(frames, query, count, tau)
+    chosen = select(frames, query, count, tau=tau, relevance_floor=floor)
+    assert chosen == reference(frames, query, count, tau, floor)
 
 
 @settings(deadline=None)
@@ -94,7 +95,7 @@ def test_a_greater_budget_keeps_the_keyframes_of_a_smaller(length, kinds, seed) 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 10**6))
 def test_in_bfloat16_and_under_autocast_it_compares_as_in_float32(length, count, seed) -> None:
-    frames, query = scenes(length, 5, 0.05, seed)
+    frames, query = scenes(length, 5, 0.1, seed)
     frames, query = frames.bfloat16(), query.bfloat16()
     want = select(frames.float(), query.float(), count, tau=0.99)
     assert select(frames, query, count, tau=0.99) == want
