@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from vilamp.samples import Question, SkipSample
 
 MAX_BYTES = 1 << 20
-"""Of the file."""
+"""Of the file; a larger one is not even read."""
 MAX_QUESTIONS = 1000
 MAX_TEXT = 100_000
 """Characters of a question, an answer or a query."""
 MAX_NAME = 64
 """Characters of a kind and of a video's extension."""
+MAX_SECONDS = 10**9
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,6 @@ def parse_annotation(source: bytes) -> Annotation:
     Raises:
         SkipSample: ``bad_json``, naming the field and what it holds.
     """
-    if len(source) > MAX_BYTES:
-        raise SkipSample("bad_json", f"the file has {len(source)} bytes, {MAX_BYTES} are allowed")
     try:
         root = json.loads(source)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
@@ -74,14 +73,16 @@ def _spans(value: Any, where: str) -> tuple[tuple[float, float], ...]:
     if not isinstance(value, list) or not all(isinstance(span, list) and len(span) == 2 for span in value):
         raise _bad(where, "a list of [start, end] pairs", value)
     for span in value:
-        numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in span)
-        if not numbers or not 0 <= span[0] <= span[1]:
-            raise _bad(where, "seconds with 0 <= start <= end", span)
+        numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in span)
+        # Compared, not converted: a whole number may be too large for a float.  NaN compares false.
+        if not numbers or not 0 <= span[0] <= span[1] <= MAX_SECONDS:
+            raise _bad(where, f"seconds with 0 <= start <= end <= {MAX_SECONDS}", span)
     return tuple((float(start), float(end)) for start, end in value)
 
 
 def _text(value: Any, where: str, longest: int) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > longest:
+    # JSON can spell half of a surrogate pair, which is no text to a tokenizer.
+    if not isinstance(value, str) or not value.strip() or len(value) > longest or re.search(r"[\ud800-\udfff]", value):
         raise _bad(where, f"a text of 1 to {longest} characters", value)
     return value
 

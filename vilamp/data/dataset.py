@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
-from vilamp.data.annotations import Annotation, parse_annotation
+from vilamp.data.annotations import MAX_BYTES, Annotation, parse_annotation
 from vilamp.data.decode import FrameSettings, read_video
 from vilamp.data.order import Place, question_seed
 from vilamp.data.shards import ShardSample
@@ -71,7 +71,7 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
         """Read a sample; one that cannot be used is returned as a :class:`~vilamp.samples.Skip`."""
         sample = self.samples[place.number]
         try:
-            annotation = parse_annotation(sample.read("json"))
+            annotation = parse_annotation(sample.read("json", MAX_BYTES))
             video = _read_video(sample, annotation, self.frames)
         except SkipSample as skip:
             return Skip(sample.key, sample.shard, skip.reason, skip.detail)

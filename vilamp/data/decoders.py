@@ -7,12 +7,13 @@ import importlib.util
 import io
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 
 import av
 import numpy as np
 
-from vilamp.data.probe import Probe, open_container, translated
+from vilamp.data.probe import DecodeError, Probe, open_container, translated
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +53,26 @@ class PyAVDecoder(VideoDecoder):
 
     def decode(self, source: bytes, probe: Probe, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
         """See :meth:`VideoDecoder.decode`."""
-        wanted = set(probe.pts[indices].tolist())
+        remaining = deque(indices.tolist() if probe.by_rank else probe.pts[indices].tolist())
         chunk: list[np.ndarray] = []
         with translated(av.FFmpegError), open_container(source) as container:
-            stream = container.streams.best("video")
-            for frame in container.decode(stream):
-                time = frame.pts if frame.pts is not None else frame.dts
-                if time not in wanted:
+            for rank, frame in enumerate(container.decode(container.streams.best("video"))):
+                name = rank if probe.by_rank else frame.pts if frame.pts is not None else frame.dts
+                # Frames come in the order in which they are shown.  Where they do not, the timestamps are on the wrong
+                # ones, and this one is missing too.
+                if name is None or name < remaining[0]:
                     continue
-                wanted.remove(time)
+                if name > remaining[0] or frame.is_corrupt:
+                    second = probe.starts[indices[-len(remaining)]]
+                    raise DecodeError(f"the frame at {second:.3f} s cannot be decoded")
+                remaining.popleft()
                 picture = frame.to_ndarray(format="rgb24", width=size, height=size, interpolation="BICUBIC")
                 # The picture is square by now, so that turning it is the same as turning it before scaling.
-                chunk.append(np.rot90(picture, frame.rotation // 90))
-                if len(chunk) == CHUNK or not wanted:
+                chunk.append(np.rot90(picture, round(frame.rotation / 90)))
+                if len(chunk) == CHUNK or not remaining:
                     yield np.stack(chunk)
                     chunk = []
-                if not wanted:
+                if not remaining:
                     return
 
 
@@ -89,8 +94,12 @@ class DecordDecoder(VideoDecoder):
             raise UnsuitedError(f"decord cannot hand out frames {size} pixels wide")
         if probe.container.split(",")[0] not in self.CONTAINERS or probe.codec not in self.CODECS or probe.open_gop:
             raise UnsuitedError(f"decord is not trusted with {probe.codec} in {probe.container}, or with an open GOP")
-        with translated(decord.DECORDError, RuntimeError):
+        try:
             reader = decord.VideoReader(io.BytesIO(source), width=size, height=size, num_threads=1)
+        except (decord.DECORDError, RuntimeError) as error:
+            # Its FFmpeg is older than PyAV's, and refuses more.
+            raise UnsuitedError("decord cannot open the file") from error
+        with translated(decord.DECORDError, RuntimeError):
             times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
             # Its times are float32 and may be off by 2^-24 of their value.
             if len(times) != len(probe.starts) or not np.allclose(times[:, 0], probe.starts, rtol=2.0**-22, atol=1e-4):

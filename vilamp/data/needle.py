@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vilamp.data import needle_scene, needle_video
 from vilamp.data.needle_video import SPLITS, NeedleRecipe, NeedleVideo, describe, make_sample, plan_video
-from vilamp.errors import ConfigError
+from vilamp.errors import ConfigError, DataError
 
 Sample = dict[str, "str | bytes"]
 
@@ -96,21 +96,30 @@ class NeedleSet:
     def prepare(self) -> None:
         """Make the set unless it is there.
 
-        It is written beside its final place and renamed when complete, under a lock that the system releases when a
-        process dies: a killed run leaves nothing under the final name, and of two runs at once one makes the set.
+        It is written beside its final place and renamed when complete and on the disk, under a lock that the system
+        releases when a process dies: a killed run or a power cut leaves nothing under the final name, and of two runs
+        at once one makes the set.
+
+        Raises:
+            DataError: the folder cannot be written.
         """
         if self.folder.is_dir():
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_suffix(".lock")):
-            if self.folder.is_dir():
-                return
-            partial = self.folder.with_suffix(".partial")
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
-            self._write(partial)
-            partial.rename(self.folder)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder.with_suffix(".lock")):
+                if not self.folder.is_dir():
+                    self._make()
+        except OSError as error:
+            raise DataError(f"data.generate.root: cannot write the needle data to {self.root}: {error}") from error
+
+    def _make(self) -> None:
+        partial = self.folder.with_suffix(".partial")
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        self._write(partial)
+        partial.rename(self.folder)
 
     def _settings(self) -> dict[str, object]:
         return {**describe(self.recipe), "videos": self.videos, "videos_per_shard": self.videos_per_shard}
@@ -150,7 +159,8 @@ def _in_order(make: Callable[..., Sample], jobs: list[tuple], num_workers: int) 
         yield from (make(*job) for job in jobs)
         return
     # Spawned, not forked: the caller has torch's threads, which a fork would copy in whatever state they are.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
         pending: deque[Future[Sample]] = deque()
         for job in jobs:
             pending.append(pool.submit(make, *job))
@@ -159,12 +169,18 @@ def _in_order(make: Callable[..., Sample], jobs: list[tuple], num_workers: int) 
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        # Whoever interrupts a run does not want to wait for the videos in the window.
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_shard(path: Path, samples: Iterator[Sample]) -> None:
     from webdataset.writer import TarWriter  # imports torch
 
-    # A fixed time and owner, so that the same samples give the same bytes.
-    with path.open("wb") as file, TarWriter(file, encoder=False, mtime=0.0, user="", group="") as shard:
-        for sample in samples:
-            shard.write(sample)
+    with path.open("wb") as file:
+        # A fixed time and owner, so that the same samples give the same bytes.
+        with TarWriter(file, encoder=False, mtime=0.0, user="", group="") as shard:
+            for sample in samples:
+                shard.write(sample)
+        file.flush()
+        os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,19 +28,25 @@ def expand_patterns(patterns: str | Sequence[str], setting: str) -> list[str]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         for path in _braces(pattern, setting):
             shards.extend(_matches(path, pattern, setting))
-    repeated = [name for name, count in Counter(shards).items() if count > 1]
+    if not shards:
+        raise DataError(f"{setting} names no shard: {_EXAMPLE.format(setting)}")
+    repeated = [path for path, count in Counter(Path(name).resolve() for name in shards).items() if count > 1]
     if repeated:
         raise DataError(f"{setting}: {repeated[0]} is matched more than once, its samples would count double")
-    if not shards:
-        raise DataError(f"{setting} names no shard: give at least one, for example {setting}=shards/train-*.tar")
     return shards
 
 
+_EXAMPLE = "give at least one, for example {}=shards/train-*.tar"
+
+
 def _braces(pattern: str, setting: str) -> Iterator[str]:
+    if not isinstance(pattern, str) or not pattern:
+        raise DataError(f"{setting}: {pattern!r} is no pattern of shards: {_EXAMPLE.format(setting)}")
     if pattern.startswith("pipe:") or "://" in pattern:
         raise DataError(f"{setting}: {pattern!r} is no local path; shards are read from the file system")
-    path = str(Path(pattern).expanduser())
-    if Path(path).exists():
+    # os.path, because pathlib raises where a pattern is too long for a name or begins with an unknown ~user.
+    path = os.path.expanduser(pattern)  # noqa: PTH111
+    if os.path.exists(path):  # noqa: PTH110
         yield path
         return
     try:
@@ -50,7 +57,7 @@ def _braces(pattern: str, setting: str) -> Iterator[str]:
 
 def _matches(path: str, pattern: str, setting: str) -> list[str]:
     # Path.glob takes no absolute patterns.
-    found = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+    found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))  # noqa: PTH110, PTH207
     if not found:
         piece = "" if path == pattern else f" (looked for {path})"
         raise DataError(f"{setting}: no file matches {pattern!r}{piece}; relative paths start at {Path.cwd()}")

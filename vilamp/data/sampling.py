@@ -32,10 +32,12 @@ def plan_frames(starts: np.ndarray, end: float, fps: float, max_frames: int | No
         raise ValueError(f"starts must ascend from 0 to at most end = {end}, got {starts[0]} to {starts[-1]}")
     if fps <= 0 or not np.isfinite(fps):
         raise ValueError(f"fps must be positive, got {fps}")
-    # The times k / fps before the end; the first frame is always one.
-    count = max(1, int(np.ceil((end - ROUNDING) * fps)))
-    times = np.arange(count) / fps
-    shown = np.unique(np.searchsorted(starts, times + ROUNDING, side="right") - 1)
+    # Frame f is on display at k / fps for the whole numbers k from first[f] to first[f + 1] - 1.  The times themselves
+    # are never written out: a damaged timestamp can make a video a million years long.
+    first = np.maximum(np.ceil((np.append(starts, end) - ROUNDING) * fps), 0.0)
+    shown = np.flatnonzero(first[:-1] < first[1:])
+    if len(shown) == 0:  # too short for a rounding error, but the first frame is always one
+        shown = np.array([0])
     if max_frames is not None and len(shown) > max_frames:
         shown = shown[spread(len(shown), max_frames)]
     return shown.astype(np.int64)

@@ -33,8 +33,8 @@ class ShardSample:
     key: str
     members: dict[str, Member]
 
-    def read(self, extension: str) -> bytes:
-        """The bytes of one member.
+    def read(self, extension: str, most: int = MAX_MEMBER_BYTES) -> bytes:
+        """The bytes of one member, of which there may be ``most``.
 
         Raises:
             SkipSample: ``missing_member``, ``too_large``, or ``damaged_shard`` where the file has changed since.
@@ -43,8 +43,8 @@ class ShardSample:
         if member is None:
             others = ", ".join(f"{self.key}.{name}" for name in sorted(self.members)[:5])
             raise SkipSample("missing_member", f"no {self.key}.{extension} in the shard; there is {others}")
-        if member.size > MAX_MEMBER_BYTES:
-            raise SkipSample("too_large", f"{self.key}.{extension} has {member.size} bytes")
+        if member.size > most:
+            raise SkipSample("too_large", f"{self.key}.{extension} has {member.size} bytes, {most} are allowed")
         try:
             with Path(self.shard).open("rb") as file:
                 file.seek(member.offset)

@@ -63,7 +63,7 @@ def _walk(file: BinaryIO, total: int, listing: TarListing) -> None:
         info = _header(block, offset)
         size = _size(info, extension, offset)
         holds_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-        data = offset + BLOCK
+        data = _behind_sparse_map(file, block, offset) if info.type == tarfile.GNUTYPE_SPARSE else offset + BLOCK
         if holds_data or info.type in _EXTENSIONS:
             if data + size > total:
                 raise DamagedTarError(f"the file ends inside {info.name!r}, at byte {total} of {data + size}")
@@ -97,6 +97,19 @@ def _header(block: bytes, offset: int) -> tarfile.TarInfo:
     except tarfile.HeaderError as error:
         what = "this is no tar file; a compressed one must be unpacked" if offset == 0 else str(error)
         raise DamagedTarError(f"no valid header at byte {offset}: {what}") from error
+
+
+def _behind_sparse_map(file: BinaryIO, block: bytes, offset: int) -> int:
+    """Where the data of an old GNU sparse file begins: its header goes on in as many blocks as its holes need."""
+    goes_on = block[482]
+    while goes_on:
+        offset += BLOCK
+        file.seek(offset)
+        block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            raise DamagedTarError(f"the file ends inside the header at byte {offset}")
+        goes_on = block[504]
+    return offset + BLOCK
 
 
 def _size(info: tarfile.TarInfo, extension: dict[str, str], offset: int) -> int:
@@ -137,8 +150,9 @@ def _pax_records(source: bytes) -> dict[str, str]:
 
 
 def _add(listing: TarListing, info: tarfile.TarInfo, extension: dict[str, str], member: Member) -> None:
-    raw = extension.get("path", info.name)
+    raw = extension.get("GNU.sparse.name", extension.get("path", info.name))
     name = str(PurePosixPath(raw))  # without a leading ./
+    # Hidden files are what file managers leave behind; WebDataset does not see them either.
     if info.isdir() or PurePosixPath(name).name.startswith("."):
         return
     sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extension)
