@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import readme_block
 from hydra.utils import get_class
 from pytest import MonkeyPatch
 
@@ -23,19 +22,7 @@ ROOT = Path(vilamp.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUN = "pip install -c constraints.txt -e . && python train.py selector=differential merger=differential\n"
 TEST = "pip install -c constraints.txt -e '.[dev]' && pytest\n"
-
-
-def _load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme_block", ROOT / "scripts" / "readme_block.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = _load_script()
-BLOCKS: dict[str, str] = SCRIPT.marked_blocks(README)
+BLOCKS = readme_block.marked_blocks(README)
 FILES = {name.removeprefix("file:"): code for name, code in BLOCKS.items() if name.startswith("file:")}
 COMMANDS = re.findall(r"python train\.py ([^`\n&]+)", README)
 
@@ -87,17 +74,17 @@ def test_every_link_leads_to_a_file(target: str) -> None:
 
 
 def test_the_script_prints_a_block_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert SCRIPT.main(["command:run"]) == 0
+    assert readme_block.main(["command:run"]) == 0
     assert capsys.readouterr().out == RUN
 
 
 def test_the_script_refuses_a_block_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert SCRIPT.main(["command:tset"]) == 1
+    assert readme_block.main(["command:tset"]) == 1
     assert "no block marked command:tset; there are: command:run, command:test" in capsys.readouterr().err
 
 
 def test_the_script_refuses_a_marker_that_is_used_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "twice.md"
     file.write_text("<!-- a:b -->\n```bash\none\n```\n\n<!-- a:b -->\n```bash\ntwo\n```\n")
-    assert SCRIPT.main(["a:b", str(file)]) == 1
+    assert readme_block.main(["a:b", str(file)]) == 1
     assert "two blocks are marked a:b" in capsys.readouterr().err

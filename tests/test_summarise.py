@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import summarise
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vilamp.cli import app
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "summarise.py"
 ACCURACY = {("near", "none"): 0.5, ("near", "mean"): 0.75, ("distant", "none"): 0.125, ("distant", "mean"): 1.0}
 TRAIN = """\
 defaults:
@@ -27,17 +23,6 @@ defaults:
 hydra:
   sweep: {dir: OUT, subdir: "${hydra:job.num}"}
 """
-
-
-@pytest.fixture
-def summarise(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("summarise", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "summarise", module)
-    spec.loader.exec_module(module)
-    yield module
 
 
 @pytest.fixture
@@ -58,7 +43,7 @@ def sweep(source_tree) -> Path:
     return folder
 
 
-def test_the_table_holds_every_figure_and_the_command(summarise, sweep, capsys) -> None:
+def test_the_table_holds_every_figure_and_the_command(sweep, capsys) -> None:
     assert summarise.main([str(sweep)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
@@ -73,7 +58,7 @@ def test_the_table_holds_every_figure_and_the_command(summarise, sweep, capsys) 
     assert len([line for line in lines if line.startswith(("| near |", "| distant |"))]) == 4
 
 
-def test_the_method_comes_first_and_none_last(summarise) -> None:
+def test_the_method_comes_first_and_none_last() -> None:
     names = ["none", "tome", "attention", "uniform", "aks", "differential", "random"]
     assert sorted(names, key=summarise._rank) == [
         "differential",
@@ -86,13 +71,13 @@ def test_the_method_comes_first_and_none_last(summarise) -> None:
     ]
 
 
-def test_a_point_that_was_not_run_leaves_its_cell_empty(summarise) -> None:
+def test_a_point_that_was_not_run_leaves_its_cell_empty() -> None:
     results = [summarise.Result("a", "x", {"val/accuracy": 1.0}), summarise.Result("b", "y", {"val/accuracy": 0.0})]
     table = summarise.render(results, "python train.py -m").splitlines()
     assert table[2:4] == ["| `selector=a` | 1.000 |  |", "| `selector=b` |  | 0.000 |"]
 
 
-def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(summarise, sweep, tmp_path) -> None:
+def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(sweep, tmp_path) -> None:
     start, end = summarise.MARKERS
     file = tmp_path / "page.md"
     file.write_text(f"before\n{start}\nold\n{end}\nafter\n")
@@ -106,7 +91,7 @@ def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(summa
 
 
 @pytest.mark.parametrize("text", ["nothing", "{start} {end} {end}", "{end} {start}"])
-def test_a_file_without_a_clear_place_is_refused_and_left_alone(summarise, sweep, tmp_path, capsys, text) -> None:
+def test_a_file_without_a_clear_place_is_refused_and_left_alone(sweep, tmp_path, capsys, text) -> None:
     file = tmp_path / "page.md"
     before = text.format(start=summarise.MARKERS[0], end=summarise.MARKERS[1])
     file.write_text(before)
@@ -115,12 +100,12 @@ def test_a_file_without_a_clear_place_is_refused_and_left_alone(summarise, sweep
     assert file.read_text() == before
 
 
-def test_a_run_that_did_not_end_is_named(summarise, sweep, capsys) -> None:
+def test_a_run_that_did_not_end_is_named(sweep, capsys) -> None:
     (sweep / "2" / "metrics.json").unlink()
     assert summarise.main([str(sweep)]) == 1
     assert "no metrics.json in 2" in capsys.readouterr().err
 
 
-def test_a_folder_without_runs_is_refused(summarise, tmp_path, capsys) -> None:
+def test_a_folder_without_runs_is_refused(tmp_path, capsys) -> None:
     assert summarise.main([str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
