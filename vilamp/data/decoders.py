@@ -94,6 +94,9 @@ class DecordDecoder(VideoDecoder):
             raise UnsuitedError(f"decord cannot hand out frames {size} pixels wide")
         if probe.container.split(",")[0] not in self.CONTAINERS or probe.codec not in self.CODECS or probe.open_gop:
             raise UnsuitedError(f"decord is not trusted with {probe.codec} in {probe.container}, or with an open GOP")
+        if probe.declared not in (0, len(probe.pts)):
+            # It reserves memory for what is declared, and where that fails it ends the process.
+            raise UnsuitedError(f"decord is not trusted where {len(probe.pts)} of {probe.declared} frames are there")
         try:
             reader = decord.VideoReader(io.BytesIO(source), width=size, height=size, num_threads=1)
         except (decord.DECORDError, RuntimeError) as error:

@@ -37,6 +37,7 @@ class Probe:
         container: FFmpeg's name of the format, e.g. ``mov,mp4,m4a,3gp,3g2,mj2``.
         codec: FFmpeg's name, e.g. ``h264``.
         open_gop: frames behind a keyframe in the file are shown before it, so that decoding cannot simply begin there.
+        declared: how many frames the container says it has, 0 where it says nothing; F in a sound file.
     """
 
     pts: np.ndarray
@@ -45,6 +46,7 @@ class Probe:
     container: str
     codec: str
     open_gop: bool
+    declared: int
 
     @property
     def by_rank(self) -> bool:
@@ -97,7 +99,7 @@ def probe_video(source: bytes) -> Probe:
             raise DecodeError(f"a frame has {width} x {height} pixels, {MAX_PIXELS} are allowed")
         packets = list(_packets(container, stream, len(source)))
         seconds_per_tick, codec = float(stream.time_base), stream.codec_context.codec.canonical_name
-        name = container.format.name
+        name, declared = container.format.name, stream.frames
     times, end = _shown(packets)
     if end - times[0] > MAX_TICKS:
         raise DecodeError(f"the timestamps span {end - times[0]} ticks, which cannot be")
@@ -109,6 +111,7 @@ def probe_video(source: bytes) -> Probe:
         container=name,
         codec=codec,
         open_gop=_open_gop(packets),
+        declared=declared,
     )
 
 
