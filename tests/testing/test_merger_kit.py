@@ -92,11 +92,11 @@ class NoMerger(nn.Module):
 
 
 class OfNoSpace(Sound):
-    space = "pixels"  # type: ignore[assignment]
+    space = "pixels"
 
 
 class NoCount(Sound):
-    tokens_per_frame = None  # type: ignore[assignment]
+    tokens_per_frame = None
 
 
 class GrowingCount(Sound):
