@@ -71,6 +71,7 @@ def test_a_run_stays_in_its_directory_and_leaves_the_environment_alone(source_tr
         ("selector", "error: cannot read 'selector'"),
         ("data.train='${nowhere}'", "data.train: Interpolation key 'nowhere' not found"),
         ("data.train=???", "no value for data.train; set it on the command line: data.train=..."),
+        ("num_keyframes=many", "num_keyframes must be a whole number, got 'many'\n"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_1(source_tree, task, capsys, mode, override, message) -> None:

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from vilamp import locations, plugins
-from vilamp.config import compose, conf_dir, register, require_complete
+from vilamp.config import compose, conf_dir, register, require_complete, require_whole_numbers
 from vilamp.errors import ConfigError
 
 CONF = conf_dir()
@@ -138,3 +138,15 @@ def test_settings_without_a_value_are_told_by_name() -> None:
         require_complete(cfg)
     cfg.data.train = cfg.checkpoint = "here"
     require_complete(cfg)
+
+
+@pytest.mark.parametrize("key", ["seed", "num_keyframes"])
+@pytest.mark.parametrize("value", ["many", "8", 8.0, True, [8]])
+def test_what_is_no_whole_number_is_told(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be a whole number, got "):
+        require_whole_numbers(OmegaConf.create({key: value}))
+
+
+@pytest.mark.parametrize("value", [0, 8, None])
+def test_a_whole_number_is_taken_and_so_is_the_one_of_the_checkpoint(value: int | None) -> None:
+    require_whole_numbers(OmegaConf.create({"seed": value, "num_keyframes": value}))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from hydra._internal.utils import _locate  # what get_object() calls; that would also log each error by itself
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vilamp.data.module import VideoDataModule
@@ -37,16 +40,18 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
         **runtime: values known only now (widths); each is passed if the constructor names it, else left out.
 
     Raises:
-        ConfigError: no ``_target_``, or the yaml sets a value that is given at run time.
+        ConfigError: no ``_target_``, a text where a number belongs, or a value that is given at run time.
         PluginError: the target cannot be imported or constructed (with the root cause), or has the wrong type.
     """
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{setting} needs a _target_, got {node!r}; choose one with {setting.replace('.', '/')}=NAME")
     try:
-        target = get_object(node["_target_"])
+        target = _locate(node["_target_"])
     except Exception as error:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{setting}: cannot import {node['_target_']}: {_root_cause(error)}") from error
-    wanted = {name: value for name, value in runtime.items() if name in inspect.signature(target).parameters}
+    parameters = inspect.signature(target).parameters
+    _check_numbers(node, parameters.values(), setting)
+    wanted = {name: value for name, value in runtime.items() if name in parameters}
     twice = sorted(set(wanted) & set(node))
     if twice:
         raise ConfigError(f"{setting}.{twice[0]} is set by the model's widths; take it out of the configuration")
@@ -60,6 +65,15 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
     if not isinstance(built, base):
         raise PluginError(f"{setting}: {node['_target_']} is a {type(built).__name__}, expected a {base.__name__}")
     return built
+
+
+def _check_numbers(node: DictConfig, parameters: Iterable[inspect.Parameter], setting: str) -> None:
+    """Raise ConfigError where a text was given for a number: most constructors would fail on it much later."""
+    for parameter in parameters:
+        takes = set(re.findall(r"\w+", str(parameter.annotation)))  # as written, since not all of them can be resolved
+        value = node.get(parameter.name)
+        if isinstance(value, str) and "str" not in takes and takes & {"int", "float"}:
+            raise ConfigError(f"{setting}.{parameter.name} must be a number, got {value!r}")
 
 
 def _root(error: BaseException) -> BaseException:

@@ -22,7 +22,16 @@ from vilamp import plugins
 from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.locations import asset, conf_dir
 
-__all__ = ["HYDRA_VERSION", "USER_ERRORS", "compose", "conf_dir", "explain", "register", "require_complete"]
+__all__ = [
+    "HYDRA_VERSION",
+    "USER_ERRORS",
+    "compose",
+    "conf_dir",
+    "explain",
+    "register",
+    "require_complete",
+    "require_whole_numbers",
+]
 
 HYDRA_VERSION = "1.3"
 """The ``version_base`` of every composition."""
@@ -65,6 +74,14 @@ def require_complete(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}; set it on the command line: {missing[0]}=...")
+
+
+def require_whole_numbers(cfg: DictConfig) -> None:
+    """Raise ConfigError where a setting of the run itself is not what every part takes it for."""
+    for key in ("seed", "num_keyframes"):
+        value = cfg.get(key)
+        if value is not None and type(value) is not int:
+            raise ConfigError(f"{key} must be a whole number, got {value!r}")
 
 
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> VilampError:

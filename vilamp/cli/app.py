@@ -101,6 +101,7 @@ class _Job:
         try:
             config.register()  # a launcher of Hydra's may have brought us to another process
             config.require_complete(cfg)
+            config.require_whole_numbers(cfg)
             return self.task(cfg)
         except (VilampError, MissingMandatoryValue, InterpolationResolutionError) as error:
             hydra = HydraConfig.get()

@@ -45,6 +45,7 @@ class VideoDataModule(LightningDataModule):
 
     Raises:
         ConfigError: a value out of its range, or nothing to train on.
+        DataError: a pattern matches nothing.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class VideoDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} must be at least {least}, got {value}")
         if max_questions is not None and max_questions < 1:
             raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
-        self.patterns = {"train": train, "val": val}
+        given = {"train": train, "val": val}
+        # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
+        self.given = {split: expand_patterns(p, f"data.{split}") for split, p in given.items() if p is not None}
         self.generate = generate
         self.frames = FrameSettings(fps, max_frames, frame_size)
         self.batch_size = batch_size
@@ -90,23 +93,20 @@ class VideoDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the data where it is to be made and is not there; once for each node."""
-        if self.generate is not None and None in self.patterns.values():
+        if self.generate is not None and len(self.given) < 2:
             self.generate.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the shards and index them.
 
         Raises:
-            DataError: a pattern matches nothing, or there is no sample at all.
+            DataError: there is no sample at all.
         """
         if self.indices:
             return
         made = {} if self.generate is None else self.generate.patterns()
-        shards: dict[str, list[str]] = {}
-        for split, given in self.patterns.items():
-            patterns = made.get(split) if given is None else given
-            if patterns is not None:
-                shards[split] = expand_patterns(patterns, f"data.{split}")
+        wanted = {split: pattern for split, pattern in made.items() if split not in self.given}
+        shards = self.given | {split: expand_patterns(pattern, f"data.{split}") for split, pattern in wanted.items()}
         seen = {Path(shard).resolve() for shard in shards["train"]}
         shared = [shard for shard in shards.get("val", []) if Path(shard).resolve() in seen]
         if shared:
