@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vilamp import locations, plugins
+
+# A busy machine is no failure: nothing in these tests is about time.
+settings.register_profile("vilamp", deadline=None)
+settings.load_profile("vilamp")
 
 _TRAIN = """\
 defaults:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,14 +60,12 @@ def fresh(lambda_: float = 1.0, alpha: float = 0.01, dim: int = 6, query_dim: in
     return merger
 
 
-@settings(deadline=None)
 @given(SIZES, st.floats(0, 3), st.floats(0.01, 10), st.integers(0, 10**6))
 def test_it_is_the_equations_of_the_paper(sizes, lambda_, alpha, seed) -> None:
     merger, given = fresh(lambda_, alpha, *sizes[3:]), inputs(*sizes, seed=seed)
     torch.testing.assert_close(merger(*given), reference(merger, *given), rtol=1e-8, atol=1e-8)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 3), st.floats(0.01, 10), st.integers(0, 10**6))
 def test_a_token_lies_between_the_patches_of_its_frame(lambda_, alpha, seed) -> None:
     patches, *rest = inputs(seed=seed)

@@ -60,7 +60,6 @@ def scenes(length: int, kinds: int, noise: float, seed: int) -> tuple[Tensor, Te
     return embeddings[:-1], embeddings[-1]
 
 
-@settings(deadline=None)
 @given(LENGTHS, COUNTS, st.sampled_from([1, 2, 10, 100, 1000]), QUARTERS, QUARTERS, st.integers(0, 10**6))
 def test_it_is_alg_1_where_copies_and_ties_abound(length, count, kinds, tau, floor, seed) -> None:
     frames, query = quarters(length, kinds, seed)
@@ -68,7 +67,6 @@ def test_it_is_alg_1_where_copies_and_ties_abound(length, count, kinds, tau, flo
     assert chosen == reference(frames, query, count, tau, floor)
 
 
-@settings(deadline=None)
 @given(
     LENGTHS,
     COUNTS,
@@ -84,7 +82,7 @@ def test_it_is_alg_1_for_scenes(length, count, kinds, noise, tau, floor, seed) -
     assert chosen == reference(frames, query, count, tau, floor)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LENGTHS, st.sampled_from([1, 10, 1000]), st.integers(0, 10**6))
 def test_a_greater_budget_keeps_the_keyframes_of_a_smaller(length, kinds, seed) -> None:
     frames, query = quarters(length, kinds, seed)
@@ -92,7 +90,7 @@ def test_a_greater_budget_keeps_the_keyframes_of_a_smaller(length, kinds, seed) 
     assert chosen[0] <= chosen[1] <= chosen[2]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 10**6))
 def test_in_bfloat16_and_under_autocast_it_compares_as_in_float32(length, count, seed) -> None:
     frames, query = scenes(length, 5, 0.1, seed)
@@ -140,7 +138,6 @@ def test_what_is_no_cosine_is_told(setting, named) -> None:
         DifferentialSelector(**setting)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 80), st.data())
 def test_fill_up_keeps_what_was_taken_and_fills_all_places(num_frames, num_keyframes, data) -> None:
     taken = data.draw(st.sets(st.integers(0, num_frames - 1), max_size=min(num_frames, num_keyframes)))
