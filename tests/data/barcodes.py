@@ -29,13 +29,18 @@ def read_barcodes(frames: np.ndarray) -> list[int]:
 
 def write_video(
     ticks: Sequence[int], time_base: Fraction, *, suffix: str = "mp4", options: dict[str, str] | None = None,
-    folder: Path | None = None, muxer: dict[str, str] | None = None,
+    folder: Path | None = None, muxer: dict[str, str] | None = None, codec: str = "libx264",
 ) -> bytes:  # fmt: skip
-    """An H.264 video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds."""
+    """A video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds; H.264 unless asked.
+
+    ``folder`` is where the file is written, for muxers that must seek and read again.
+    """
+    if codec == "libx264":
+        options = {"preset": "veryfast", "threads": "1"} | (options or {})
     target: io.BytesIO | str = io.BytesIO() if folder is None else str(folder / f"video.{suffix}")
-    name = {"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)
+    name = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(suffix, suffix)
     with av.open(target, "w", format=name, options=muxer or {}) as container:
-        stream = container.add_stream("libx264", options={"preset": "veryfast", "threads": "1"} | (options or {}))
+        stream = container.add_stream(codec, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.time_base = stream.codec_context.time_base = time_base
         for number, tick in enumerate(ticks):

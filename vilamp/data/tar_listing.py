@@ -152,8 +152,7 @@ def _pax_records(source: bytes) -> dict[str, str]:
 def _add(listing: TarListing, info: tarfile.TarInfo, extension: dict[str, str], member: Member) -> None:
     raw = extension.get("GNU.sparse.name", extension.get("path", info.name))
     name = str(PurePosixPath(raw))  # without a leading ./
-    # Hidden files are what file managers leave behind; WebDataset does not see them either.
-    if info.isdir() or PurePosixPath(name).name.startswith("."):
+    if info.isdir():
         return
     sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extension)
     if not raw.isprintable() or name.startswith("/") or ".." in PurePosixPath(name).parts:
@@ -162,5 +161,6 @@ def _add(listing: TarListing, info: tarfile.TarInfo, extension: dict[str, str], 
     elif sparse or not info.isreg():
         what = "a sparse file" if sparse else "a link, a device or of an unknown type"
         listing.refused.append((name, "not_a_file", f"{what}: only plain files are read"))
-    else:
+    elif not PurePosixPath(name).name.startswith("."):
+        # Hidden files are what file managers leave behind; WebDataset does not see them either.
         listing.members.append((name, member))
