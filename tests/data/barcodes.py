@@ -38,7 +38,7 @@ def write_video(
     if codec == "libx264":
         options = {"preset": "veryfast", "threads": "1"} | (options or {})
     target: io.BytesIO | str = io.BytesIO() if folder is None else str(folder / f"video.{suffix}")
-    name = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(suffix, suffix)
+    name = {"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)
     with av.open(target, "w", format=name, options=muxer or {}) as container:
         stream = container.add_stream(codec, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -98,6 +98,9 @@ def index_shard(shard: str) -> ShardIndex:
     repeated: dict[str, str] = {}
     orphans: defaultdict[str, list[str]] = defaultdict(list)
     for name, member in listing.members:
+        if "." not in name.rpartition("/")[2]:
+            skips.append(Skip(name, shard, "bad_name", "has no extension, so that it belongs to no sample"))
+            continue
         key = next((stem for stem in _stems(name) if stem in members), None)
         if key is None:
             orphans[_stems(name)[-1]].append(name)
@@ -117,7 +120,7 @@ def index_shard(shard: str) -> ShardIndex:
 
 
 def _stems(name: str) -> list[str]:
-    """``dir/a.b.c`` -> ``dir/a.b``, ``dir/a``; a name without a dot is its own stem."""
+    """``dir/a.b.c`` -> ``dir/a.b``, ``dir/a``."""
     folder, slash, base = name.rpartition("/")
     parts = base.split(".")
-    return [folder + slash + ".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)] or [name]
+    return [folder + slash + ".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
