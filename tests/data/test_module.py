@@ -1,0 +1,164 @@
+"""Patterns in, batches out: through torch's loader and Lightning's trainer."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from barcodes import write_video
+from lightning import LightningModule, Trainer
+from tars import annotation, write_tar
+from test_dataset import encode
+
+from vilamp.data.module import VideoDataModule
+from vilamp.data.needle import NeedleSet
+from vilamp.data.order import epoch_order
+from vilamp.errors import ConfigError, DataError
+from vilamp.samples import Batch
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training shards of seven samples in all, one of them broken, and a validation shard of three."""
+    folder = tmp_path_factory.mktemp("shards")
+    clip = write_video(list(range(3)), Fraction(1, 1))
+    members = {f"{key}.{name}": content for key in "abcd" for name, content in
+               (("json", annotation(f"{key}?", "and?")), ("mp4", clip))}  # fmt: skip
+    write_tar(folder / "train-0.tar", members.items())
+    text = [(f"{key}.json", annotation(f"{key}?", video=None)) for key in "ef"]
+    write_tar(folder / "train-1.tar", [*text, ("g.json", annotation()), ("g.mp4", b"noise"), ("h.mp4", clip)])
+    write_tar(folder / "val-0.tar", [(f"{key}.json", annotation(f"{key}?", video=None)) for key in "xyz"])
+    write_tar(folder / "empty.tar", [])
+    return folder
+
+
+def _module(shards: Path, **settings: Any) -> VideoDataModule:
+    paths = {"train": f"{shards}/train-{{0,1}}.tar", "val": str(shards / "val-*.tar")}
+    return VideoDataModule(**({"batch_size": 2, "seed": 3} | paths | settings), encode=encode)
+
+
+def _keys(batch: Batch) -> list[str]:
+    return [question.key[0] for question in batch.questions] + [skip.key for skip in batch.skipped]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_come_in_the_order_of_seed_and_epoch_whatever_the_workers(shards: Path, num_workers: int) -> None:
+    module = _module(shards, num_workers=num_workers)
+    module.setup()
+    loader = module.train_dataloader()
+    for epoch in (0, 1):
+        loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        batches = list(loader)
+        order = ["abcdefg"[number] for number in epoch_order(7, 3, epoch)]
+        assert [sorted(set(_keys(batch))) for batch in batches] == [sorted(order[i : i + 2]) for i in range(0, 7, 2)]
+        assert sum(len(batch.questions) for batch in batches) == 4 * 2 + 2
+        assert [(skip.key, skip.reason) for batch in batches for skip in batch.skipped] == [("g", "decode")]
+
+
+def test_validation_is_in_the_order_of_the_shards(shards: Path) -> None:
+    module = _module(shards)
+    module.setup()
+    loader = module.val_dataloader()
+    assert [key for batch in loader for key in _keys(batch)] == ["x", "y", "z"]
+
+
+def test_max_questions_holds_for_training_only(shards: Path) -> None:
+    module = _module(shards, max_questions=1, val=str(shards / "train-0.tar"), train=str(shards / "train-1.tar"))
+    module.setup()
+    assert sum(len(batch.questions) for batch in module.val_dataloader()) == 8
+    module = _module(shards, max_questions=1)
+    module.setup()
+    assert sum(len(batch.questions) for batch in module.train_dataloader()) == 6
+
+
+def test_what_is_no_sample_is_known_after_setup(shards: Path) -> None:
+    module = _module(shards)
+    assert module.skips == []
+    module.setup("fit")
+    module.setup("validate")
+    assert [(skip.key, skip.reason) for skip in module.skips] == [("h", "missing_member")]
+
+
+class _Recorder(LightningModule):
+    """A model that learns nothing and writes down what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.epochs: list[list[str]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.epochs.append([])
+
+    def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
+        self.epochs[-1] += sorted(set(_keys(batch)))
+        return self.weight.sum()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        assert batch.questions
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_lightning_goes_through_every_epoch_in_its_order(shards: Path, tmp_path: Path) -> None:
+    recorder = _Recorder()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(recorder, _module(shards, batch_size=1))
+    expected = [["abcdefg"[number] for number in epoch_order(7, 3, epoch)] for epoch in range(3)]
+    assert recorder.epochs == expected
+
+
+def test_without_validation_data(shards: Path) -> None:
+    module = _module(shards, val=None)
+    module.setup()
+    assert module.val_dataloader() == []
+
+
+def test_shards_in_both_splits_are_warned_of(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = _module(shards, val=f"{shards}/../{shards.name}/train-0.tar")
+    with caplog.at_level(logging.WARNING, "vilamp"):
+        module.setup()
+    assert "1 shard(s) of data.val are also in data.train" in caplog.text
+
+
+def test_each_split_given_replaces_one_of_the_generated(shards: Path, tmp_path: Path) -> None:
+    made = NeedleSet(tmp_path, 1, 1, 3, 3, events=1, questions_per_video=1, num_workers=0, progress=False)
+    both = VideoDataModule(str(shards / "train-0.tar"), str(shards / "val-0.tar"), made, encode=encode)
+    both.prepare_data()
+    assert not made.folder.exists()
+    half = VideoDataModule(None, str(shards / "val-0.tar"), made, encode=encode)
+    half.prepare_data()
+    half.setup()
+    assert [sample.key for sample in half.indices["train"].samples] == ["train-000000"]
+    assert [sample.key for sample in half.indices["val"].samples] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"train": None}, ConfigError, r"nothing to train on\. Give shards"),
+        ({"batch_size": 0}, ConfigError, r"data\.batch_size must be at least 1, got 0"),
+        ({"num_workers": -1}, ConfigError, r"data\.num_workers must be at least 0, got -1"),
+        ({"max_questions": 0}, ConfigError, r"data\.max_questions must be at least 1, or null"),
+        ({"fps": -1.0}, ConfigError, r"data\.fps must be positive, got -1"),
+        ({"train": "nothing-*.tar"}, DataError, r"data\.train: no file matches"),
+        ({"val": "nothing-*.tar"}, DataError, r"data\.val: no file matches"),
+        ({"train": []}, DataError, r"data\.train names no shard"),
+        ({"train": "EMPTY"}, DataError, r"data\.train: no sample in 1 shard.*they are empty"),
+    ],
+)
+def test_what_cannot_be_read_is_named(shards: Path, settings: dict[str, Any], error: type, message: str) -> None:
+    if settings.get("train") == "EMPTY":
+        settings = {"train": str(shards / "empty.tar")}
+    with pytest.raises(error, match=message):
+        _module(shards, **settings).setup()

@@ -1,0 +1,190 @@
+"""The needle data: the same bytes for the same seed, made once, never half."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vilamp.data import needle
+from vilamp.data.annotations import parse_annotation
+from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.needle import NeedleSet
+from vilamp.data.needle_scene import COLOURS, PLACES, SHAPES, SIZE
+from vilamp.data.needle_video import NeedleRecipe, draw_video, encode_mp4, plan_video
+from vilamp.data.shards import index_shards
+from vilamp.errors import ConfigError, DataError
+
+RECIPE = NeedleRecipe(seed=0, min_seconds=9, max_seconds=20, events=3, questions_per_video=4, native_fps=2)
+
+
+def _small(root: Path, **settings: object) -> NeedleSet:
+    small = {"train_videos": 3, "val_videos": 2, "min_seconds": 6, "max_seconds": 8, "events": 2, "native_fps": 2}
+    small |= {"videos_per_shard": 2, "num_workers": 0, "progress": False}
+    return NeedleSet(root, **(small | settings))  # type: ignore[arg-type]
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def _prepare(root: Path) -> None:
+    _small(root).prepare()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> NeedleSet:
+    """A small set, made in this process."""
+    small = _small(tmp_path_factory.mktemp("needle"))
+    small.prepare()
+    return small
+
+
+def test_a_set_is_shards_like_any_other(made: NeedleSet) -> None:
+    names = {split: [Path(path).name for path in paths] for split, paths in made.patterns().items()}
+    assert names == {"train": ["train-000000.tar", "train-000001.tar"], "val": ["val-000000.tar"]}
+    for split, count in (("train", 3), ("val", 2)):
+        index = index_shards(made.patterns()[split], f"data.{split}")
+        assert index.skips == []
+        assert [sample.key for sample in index.samples] == [f"{split}-{i:06d}" for i in range(count)]
+        for number, sample in enumerate(index.samples):
+            plan = made.plan(split, number)
+            annotation = parse_annotation(sample.read("json"))
+            assert json.loads(sample.read("json")) == plan.annotation
+            video = read_video(sample.read("mp4"), sample.key, FrameSettings(1.0, 256, SIZE))
+            assert video.timestamps.tolist() == list(range(plan.seconds))
+            assert all(end <= plan.seconds for question in annotation.questions for _, end in question.evidence)
+
+
+def test_the_pictures_show_what_the_annotation_says(made: NeedleSet) -> None:
+    sample = index_shards(made.patterns()["train"], "data.train").samples[0]
+    frames = read_video(sample.read("mp4"), sample.key, FrameSettings(2.0, 256, SIZE)).frames.numpy()
+    for event in made.plan("train", 0).events:
+        inside = [i for i in range(len(frames)) if event.needle.start <= i / 2 < event.needle.end]
+        outside = [i for i in range(len(frames)) if i not in inside]
+        colour = np.array(COLOURS[event.needle.colour])
+        covered = (np.abs(frames.astype(int) - colour).max(axis=-1) < 40).mean(axis=(1, 2))
+        assert covered[inside].min() > covered[outside].min() + 0.03
+
+
+def test_the_same_settings_give_the_same_bytes_whoever_makes_them(made: NeedleSet, tmp_path: Path) -> None:
+    again = _small(tmp_path, num_workers=2)
+    again.prepare()
+    assert again.folder.name == made.folder.name
+    assert _bytes(again.folder) == _bytes(made.folder)
+
+
+def test_the_same_frames_give_the_same_file_whatever_lies_in_memory(made: NeedleSet) -> None:
+    frames = draw_video(made.recipe, "val", 0)
+    encoded = {encode_mp4(frames, 2)}
+    for size in range(8):
+        beside = [frame.copy() for frame in frames] + [np.full(10_000 * size, 255, np.uint8)]
+        encoded.add(encode_mp4(beside[: len(frames)], 2))
+    assert len(encoded) == 1
+
+
+def test_a_set_that_is_there_is_not_made_again(made: NeedleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needle, "make_sample", lambda *_: pytest.fail("made again"))
+    _small(made.root).prepare()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"train_videos": 4}, {"val_videos": 1}, {"max_seconds": 9}, {"min_seconds": 7}, {"events": 1,
+      "questions_per_video": 3},
+     {"questions_per_video": 3}, {"native_fps": 3}, {"videos_per_shard": 3}],
+)  # fmt: skip
+def test_another_setting_is_another_set(tmp_path: Path, change: dict[str, int]) -> None:
+    assert _small(tmp_path, **change).folder != _small(tmp_path).folder
+
+
+def test_other_code_that_draws_is_another_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _small(tmp_path).folder
+    edited = tmp_path / "needle_scene.py"
+    edited.write_text(Path(str(needle.needle_scene.__file__)).read_text() + "\n")
+    monkeypatch.setattr(needle.needle_scene, "__file__", str(edited))
+    assert _small(tmp_path).folder != before
+
+
+def test_how_it_is_made_does_not_name_it(tmp_path: Path) -> None:
+    assert _small(tmp_path, num_workers=4, progress=True).folder == _small(tmp_path).folder
+
+
+def test_an_interrupted_set_is_not_taken_for_whole(
+    made: NeedleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = needle.make_sample
+
+    def interrupted(recipe: NeedleRecipe, split: str, number: int) -> dict[str, str | bytes]:
+        if (split, number) == ("val", 0):
+            raise KeyboardInterrupt
+        return make(recipe, split, number)
+
+    small = _small(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(needle, "make_sample", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            small.prepare()
+    assert not small.folder.exists()
+    left = small.folder.with_suffix(".partial")
+    assert (left / "train-000000.tar").exists()
+    (left / "something-else").touch()
+    small.prepare()
+    assert _bytes(small.folder) == _bytes(made.folder)
+    assert not left.exists()
+
+
+def test_of_two_processes_at_once_one_makes_the_set(made: NeedleSet, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    racers = [context.Process(target=_prepare, args=(tmp_path,)) for _ in range(2)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert [racer.exitcode for racer in racers] == [0, 0]
+    assert _bytes(_small(tmp_path).folder) == _bytes(made.folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"data\.generate\.root: cannot write the needle data to .*file"):
+        _small(tmp_path / "file").prepare()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"events": 9}, "events must be 1 to 8"), ({"events": 0}, "events must be"), ({"native_fps": 0}, "native_fps"),
+     ({"questions_per_video": 7}, "questions_per_video must be 1 to 6"), ({"min_seconds": 5}, "min_seconds"),
+     ({"max_seconds": 5}, "max_seconds"), ({"seed": -1}, "seed"), ({"val_videos": 0}, "at least 1, got 3, 0 and 2")],
+)  # fmt: skip
+def test_settings_out_of_range_are_named(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.generate: .*{message}"):
+        _small(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_every_plan_keeps_its_promises(number: int) -> None:
+    plan = plan_video(RECIPE, "train", number)
+    needles = [event.needle for event in plan.events]
+    assert RECIPE.min_seconds <= plan.seconds <= RECIPE.max_seconds
+    assert len({n.shape for n in needles}) == len({n.colour for n in needles}) == len(needles) == RECIPE.events
+    assert all(n.shape in SHAPES and n.colour in COLOURS and n.place in PLACES for n in needles)
+    assert all(1.9 < n.end - n.start <= 3.0 for n in needles)
+    assert all(first.end <= second.start + 1e-3 for first, second in pairwise(needles))
+    assert needles[0].start >= 0 and needles[-1].end <= plan.seconds
+    assert plan.cuts[0] == 0 and list(plan.cuts) == sorted(plan.cuts)
+    questions = plan.annotation["questions"]
+    assert isinstance(questions, list)
+    assert len({(q["kind"], q["answer"], *q["evidence"][0]) for q in questions}) == RECIPE.questions_per_video
+    assert all(q["answer"] not in q["question"] for q in questions)
+
+
+def test_videos_differ_between_numbers_splits_and_seeds() -> None:
+    plans = [plan_video(replace(RECIPE, seed=seed), split, number)
+             for seed in range(3) for split in ("train", "val") for number in range(5)]  # fmt: skip
+    assert len({plan.events for plan in plans}) == 30
