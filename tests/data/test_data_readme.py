@@ -1,50 +1,94 @@
-"""The format of the shards is as ``data/README.md`` writes it down."""
+"""What data/README.md shows is run: its example is read, its ways of writing shards write shards that are read."""
 
 from __future__ import annotations
 
+import json
 import re
-import shlex
+import shutil
+import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import readme_block
+from barcodes import write_video
 
-import vilamp
-from vilamp.config import compose
+from vilamp.data import annotations, shards
 from vilamp.data.annotations import parse_annotation
+from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.patterns import expand_patterns
+from vilamp.data.shards import index_shards
 
-ROOT = Path(vilamp.__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_example_is_read_as_the_text_says() -> None:
-    annotation = parse_annotation(readme_block.marked_blocks(README)["example:annotation"].encode())
-    assert annotation.video == "mp4"
-    full, short = annotation.questions
-    assert (full.query, full.kind, full.evidence) == ("a woman takes a cup from a shelf", "colour", ((61.5, 64.0),))
-    assert (short.query, short.kind, short.evidence) == (short.question, "other", ())
+def _example(name: str) -> str:
+    found = re.search(rf"<!-- example:{name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, name
+    return found[1]
 
 
-def test_every_reason_for_a_skip_is_listed() -> None:
-    source = "\n".join(path.read_text() for path in (ROOT / "vilamp").rglob("*.py"))
-    raised = re.findall(r'SkipSample\(\s*"(\w+)"', source) + re.findall(r'Skip\([^()]*?, "(\w+)", f?"', source)
-    raised += re.findall(r'refused\.append\(\([^"]*"(\w+)",', source)
-    listed = re.search(r"\| reason \|.*?\n\n", README, flags=re.DOTALL)
-    assert listed is not None
-    rows = [row.split("|")[1] for row in listed[0].splitlines()[2:] if row]
-    assert {"decode", "bad_json", "too_long"} <= set(raised)
-    assert set(raised) <= {reason for row in rows for reason in re.findall(r"`(\w+)`", row)}
+def _check(pattern: str) -> None:
+    index = index_shards(expand_patterns(pattern, "data.train"), "data.train")
+    assert index.skips == []
+    assert [sample.key for sample in index.samples] == ["kitchen-0001", "kitchen-0002"]
+    for sample in index.samples:
+        annotation = parse_annotation(sample.read("json"))
+        assert annotation.video == "mp4"
+        assert len(read_video(sample.read("mp4"), sample.key, FrameSettings(1.0, 8, 32))) == 3
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "data.train=my/train-*.tar",
-        'data.train="my/train-{000000..000009}.tar"',
-        "data.train=[a/*.tar,b/*.tar]",
-    ],
-)
-def test_a_pattern_is_written_as_the_text_says(setting: str) -> None:
-    assert shlex.quote(setting) in README
-    cfg = compose("train", ["data=shards", setting, "data.val=some.tar"])
-    assert cfg.data.train in ("my/train-*.tar", "my/train-{000000..000009}.tar", ["a/*.tar", "b/*.tar"])
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A video, in a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return write_video(list(range(3)), Fraction(1, 1))
+
+
+def test_the_example_is_what_is_read() -> None:
+    source = _example("annotation")
+    annotation = parse_annotation(source.encode())
+    assert annotation.questions[0].query == "a woman takes a cup from a shelf"
+    assert annotation.questions[0].evidence == ((61.5, 64.0),)
+    for field in {*json.loads(source), *json.loads(source)["questions"][0]}:
+        assert re.search(rf"^\|.*`{field}`", README, re.MULTILINE), f"{field} is not in the table of fields"
+
+
+def test_webdataset_writes_a_shard_in_ten_lines(clip: bytes, tmp_path: Path) -> None:
+    lines = [line for line in _example("write").splitlines() if line]
+    assert len(lines) <= 10
+    (tmp_path / "videos").mkdir()
+    for number in (1, 2):
+        (tmp_path / f"videos/kitchen-000{number}.mp4").write_bytes(clip)
+    exec(compile(_example("write"), "data/README.md", "exec"), {})
+    _check("train-*.tar")
+
+
+def test_plain_tar_writes_a_shard(clip: bytes, tmp_path: Path) -> None:
+    command = _example("tar")
+    if shutil.which("tar") is None or "GNU tar" not in subprocess.check_output(["tar", "--version"], text=True):
+        pytest.skip("the command is for GNU tar")
+    for folder in ("folder", "my"):
+        (tmp_path / folder).mkdir()
+    for number in (1, 2):
+        (tmp_path / f"folder/kitchen-000{number}.mp4").write_bytes(clip)
+        (tmp_path / f"folder/kitchen-000{number}.json").write_text(_example("annotation"))
+    subprocess.run(command, shell=True, check=True)
+    _check("my/train-*.tar")
+
+
+def test_every_reason_is_explained() -> None:
+    folder = ROOT / "vilamp"
+    code = "".join(
+        path.read_text(encoding="utf-8") for part in ("data", "models") for path in (folder / part).glob("*.py")
+    )
+    raised = set(re.findall(r'SkipSample\(\s*"(\w+)"', code)) | set(re.findall(r'Skip\([\w"]+, shard, "(\w+)"', code))
+    raised |= set(re.findall(r'refused\.append\(\(.*?, "(\w+)",', code))
+    assert {"decode", "bad_json", "bad_name", "not_a_file", "too_long", "damaged_shard"} <= raised
+    table = set(re.findall(r"^\| `(\w+)` \| ", README, re.MULTILINE))
+    assert raised <= table
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert shards.MAX_MEMBER_BYTES == 4 << 30 and "more than 4 GiB" in README
+    assert annotations.MAX_BYTES == 1 << 20 and "more than 1 MiB" in README

@@ -1,0 +1,81 @@
+"""Damaged videos: every one is read or skipped with a reason, none ends the process or goes on for ever."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from barcodes import write_video
+
+from vilamp.data.decode import FrameSettings, read_video
+from vilamp.samples import SkipSample
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """One small video in each kind of container."""
+    ticks, base, options = [1001 * i for i in range(40)], Fraction(1, 30_000), {"g": "10"}
+    return [
+        write_video(ticks, base, options=options),
+        write_video(ticks, base, options=options, folder=tmp_path_factory.mktemp("front"),
+                    muxer={"movflags": "faststart"}),
+        write_video(ticks, base, options=options, suffix="mkv"),
+        write_video(ticks, base, options=options, suffix="ts"),
+        write_video(list(range(40)), Fraction(1, 30), options=options, suffix="avi"),
+    ]  # fmt: skip
+
+
+def _damaged(source: bytes, rng: random.Random) -> bytes:
+    """The file with some bits turned, its header overwritten, a piece cut off, wiped or put in between."""
+    data = bytearray(source)
+    place = rng.randrange(len(data))
+    match rng.choice(["bits", "header", "cut", "wiped", "inserted"]):
+        case "bits":
+            for _ in range(rng.choice([1, 3, 30])):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case "header":
+            start = max(data.find(b"moov"), 0)
+            for _ in range(rng.choice([1, 2, 8])):
+                data[min(len(data) - 1, start + rng.randrange(1200))] = rng.choice([0, 127, 128, 255])
+        case "cut":
+            del data[place:]
+        case "wiped":
+            end = min(len(data), place + rng.randrange(1, 2000))
+            data[place:end] = bytes(end - place)
+        case "inserted":
+            data[place:place] = rng.randbytes(rng.randrange(1, 50))
+    return bytes(data)
+
+
+def _read_all(whole: list[bytes], seeds: range, last: Path) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    for seed in seeds:
+        rng = random.Random(seed)
+        source = _damaged(rng.choice(whole), rng)
+        last.write_bytes(source)  # what to look at, should the process not survive
+        try:
+            video = read_video(source, "clip", FrameSettings(5.0, 64, 32))
+        except SkipSample as skip:
+            assert skip.reason == "decode"
+            outcomes["skipped"] += 1
+        else:
+            assert 1 <= len(video) <= 64
+            assert video.frames.shape[1:] == (32, 32, 3)
+            assert (video.timestamps.diff() > 0).all()
+            assert video.timestamps[0] == 0
+            outcomes["read"] += 1
+    return outcomes
+
+
+def test_damaged_videos(whole: list[bytes], tmp_path: Path) -> None:
+    outcomes = _read_all(whole, range(250), tmp_path / "last")
+    assert outcomes["skipped"] > 50 and outcomes["read"] > 50
+
+
+@pytest.mark.soak
+def test_many_damaged_videos(whole: list[bytes], tmp_path: Path) -> None:
+    outcomes = _read_all(whole, range(250, 50_000), tmp_path / "last")
+    assert outcomes["skipped"] > 10_000 and outcomes["read"] > 10_000
