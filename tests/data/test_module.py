@@ -146,7 +146,6 @@ def test_each_split_given_replaces_one_of_the_generated(shards: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"train": None}, ConfigError, r"nothing to train on\. Give shards"),
         ({"batch_size": 0}, ConfigError, r"data\.batch_size must be at least 1, got 0"),
         ({"num_workers": -1}, ConfigError, r"data\.num_workers must be at least 0, got -1"),
         ({"max_questions": 0}, ConfigError, r"data\.max_questions must be at least 1, or null"),

@@ -77,7 +77,7 @@ class PyAVDecoder(VideoDecoder):
 
 
 class DecordDecoder(VideoDecoder):
-    """decord, about twice as fast here, but only where it is known to find the right frames.
+    """decord, but only where it is known to find the right frames.
 
     It hands out others, without an error, for transport streams and edit lists and around the keyframes of open GOPs.
     """

@@ -29,7 +29,7 @@ class VideoDataModule(LightningDataModule):
     """Training and validation batches from WebDataset shards (format: ``data/README.md``).
 
     Args:
-        train, val: patterns of shards; None takes that split of ``generate``, or goes without validation.
+        train, val: patterns of shards; None takes that split of ``generate``, or goes without it.
         generate: data to make first, where ``train`` or ``val`` is None.
         fps: frames a second.
         max_frames: of a video, evenly spread where it has more.
@@ -44,7 +44,7 @@ class VideoDataModule(LightningDataModule):
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
 
     Raises:
-        ConfigError: a value out of its range, or nothing to train on.
+        ConfigError: a value out of its range.
         DataError: a pattern matches nothing.
     """
 
@@ -64,11 +64,6 @@ class VideoDataModule(LightningDataModule):
         encode: EncodeQuestion,
     ) -> None:
         super().__init__()
-        if train is None and generate is None:
-            raise ConfigError(
-                "data.train is null and data.generate too: there is nothing to train on. "
-                "Give shards (data=shards data.train=... data.val=...) or take data=needle"
-            )
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if value < least:
                 raise ConfigError(f"data.{name} must be at least {least}, got {value}")
@@ -85,6 +80,19 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self.encode = encode
         self.indices: dict[str, ShardIndex] = {}
+
+    def require(self, split: str) -> None:
+        """Raise ConfigError where there is no such split (``train`` or ``val``)."""
+        if split not in self.given and self.generate is None:
+            raise ConfigError(
+                f"data.{split} is null and data.generate too: there is nothing to {split} on. "
+                f"Give shards (data=shards data.{split}=...) or take data=needle"
+            )
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is anything to validate on."""
+        return "val" in self.given or self.generate is not None
 
     @property
     def skips(self) -> list[Skip]:
@@ -107,7 +115,7 @@ class VideoDataModule(LightningDataModule):
         made = {} if self.generate is None else self.generate.patterns()
         wanted = {split: pattern for split, pattern in made.items() if split not in self.given}
         shards = self.given | {split: expand_patterns(pattern, f"data.{split}") for split, pattern in wanted.items()}
-        seen = {Path(shard).resolve() for shard in shards["train"]}
+        seen = {Path(shard).resolve() for shard in shards.get("train", [])}
         shared = [shard for shard in shards.get("val", []) if Path(shard).resolve() in seen]
         if shared:
             log.warning(
