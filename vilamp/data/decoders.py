@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from vilamp.data.probe import DecodeError, Probe, open_container, translated
+from vilamp.data.probe import DecodeError, Probe, demux, open_container, translated
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class PyAVDecoder(VideoDecoder):
         remaining = deque(indices.tolist() if probe.by_rank else probe.pts[indices].tolist())
         chunk: list[np.ndarray] = []
         with translated(av.FFmpegError), open_container(source) as container:
-            for rank, frame in enumerate(container.decode(container.streams.best("video"))):
+            packets = demux(container, container.streams.best("video"))
+            for rank, frame in enumerate(frame for packet in packets for frame in packet.decode()):
                 name = rank if probe.by_rank else frame.pts if frame.pts is not None else frame.dts
                 # Frames come in the order in which they are shown.  Where they do not, the timestamps are on the wrong
                 # ones, and this one is missing too.
@@ -79,11 +80,12 @@ class PyAVDecoder(VideoDecoder):
 class DecordDecoder(VideoDecoder):
     """decord, but only where it is known to find the right frames.
 
-    It hands out others, without an error, for transport streams and edit lists and around the keyframes of open GOPs.
+    It hands out others, without an error, for transport streams and edit lists and around the keyframes of open GOPs.  A
+    damaged Matroska file can make it end the process.
     """
 
     name = "decord"
-    CONTAINERS = ("mov", "matroska")
+    CONTAINERS = ("mov",)
     CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4")
 
     def decode(self, source: bytes, probe: Probe, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -84,6 +84,15 @@ def open_container(source: bytes) -> Any:
     return av.open(io.BytesIO(source), options={"format_whitelist": FORMATS}, metadata_errors="replace")
 
 
+def demux(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream; last the empty one for which a decoder hands out what it holds back."""
+    for packet in container.demux(stream):
+        yield packet
+        if not packet.size and packet.dts is None:
+            # PyAV would go on to streams that it met only while reading, and may fail there.
+            return
+
+
 def probe_video(source: bytes) -> Probe:
     """Read what the container says.
 
@@ -117,7 +126,7 @@ def probe_video(source: bytes) -> Probe:
 
 def _packets(container: Any, stream: Any, size: int) -> Iterator[_Packet]:
     whole = 0
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if packet.is_corrupt:
             raise DecodeError(f"the file is cut off or damaged behind frame {whole}")
         if packet.size:
