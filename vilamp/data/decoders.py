@@ -80,8 +80,8 @@ class PyAVDecoder(VideoDecoder):
 class DecordDecoder(VideoDecoder):
     """decord, but only where it is known to find the right frames.
 
-    It hands out others, without an error, for transport streams and edit lists and around the keyframes of open GOPs.  A
-    damaged Matroska file can make it end the process.
+    It hands out others, without an error, for transport streams and edit lists and around the keyframes of open GOPs.
+    A damaged Matroska file can make it end the process.
     """
 
     name = "decord"
