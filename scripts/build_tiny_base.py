@@ -50,6 +50,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+GRID = 8
+"""Patches along one side of a frame."""
 KEYFRAME_GRID = 4
 console = Console()
 
@@ -107,17 +109,23 @@ def compress(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def draw_frames(needles: list[Needle | None], rng: np.random.Generator) -> Tensor:
-    """uint8[n, SIZE, SIZE, 3]: each needle in a haystack; None for a haystack alone.  Eight frames share a scene."""
-    frames = []
+def draw_frames(needles: list[Needle | None], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw each needle in a haystack, or a haystack alone for None.  Eight frames share a scene.
+
+    Returns:
+        uint8[n, SIZE, SIZE, 3]; float[n, GRID * GRID], the share of each patch that its needle covers.
+    """
+    frames, covered = [], []
     for i, needle in enumerate(needles):
         if i % 8 == 0:
             haystack = new_haystack(rng)
-        frame = haystack.frame(float(rng.uniform(0, 60)))
+        plain = frame = haystack.frame(float(rng.uniform(0, 60)))
         if needle is not None:
             frame = draw_needle(frame, needle, tuple(rng.uniform(-5, 5, 2)), float(rng.uniform(0.8, 1.15)))
+        drawn = (frame != plain).any(-1).reshape(GRID, SIZE // GRID, GRID, SIZE // GRID)
         frames.append(compress(frame, rng))
-    return torch.from_numpy(np.stack(frames))
+        covered.append(drawn.mean(axis=(1, 3), dtype=np.float32).ravel())
+    return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(covered))
 
 
 def distinct_needles(count: int, rng: np.random.Generator) -> list[Needle]:
@@ -151,7 +159,7 @@ def new_tower(root: Path) -> None:
         num_hidden_layers=3,
         num_attention_heads=4,
         image_size=SIZE,
-        patch_size=SIZE // 8,
+        patch_size=SIZE // GRID,
     )
     SiglipVisionModel(tower).save_pretrained(root / "vision_tower")
     half = [0.5, 0.5, 0.5]
@@ -160,27 +168,31 @@ def new_tower(root: Path) -> None:
 
 
 def train_tower(root: Path, steps: int, rng: np.random.Generator) -> None:
-    """Name shape, colour and place of a needle from the tower's own pooling head, which is thrown away afterwards.
+    """Name shape, colour and place of the needle at every patch that it covers, and nothing at every other patch.
 
-    The head attends to single patches, so what a patch shows stays in its own feature; a mean over the patches would
-    teach every patch to know the whole picture.
+    So a patch says all about what it is part of, which is what a question that names one property and asks for another
+    has to find in one place.
     """
-    tower = SiglipVisionModel.from_pretrained(root / "vision_tower").train()
-    preprocess = SiglipTower(str(root / "vision_tower"), -1).preprocess
+    tower = SiglipTower(str(root / "vision_tower"), -1).train()
     values = {"shape": list(SHAPES), "colour": list(COLOURS), "place": list(PLACES)}
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(tower.config.hidden_size, len(v)) for name, v in values.items()})
-    parameters = [*tower.parameters(), *heads.parameters()]
+    heads = torch.nn.ModuleDict({name: torch.nn.Linear(tower.dim, 1 + len(known)) for name, known in values.items()})
+    norm = torch.nn.LayerNorm(tower.dim)
+    parameters = [*tower.parameters(), *heads.parameters(), *norm.parameters()]
     peak = 2e-3
     optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01)
     for step in range(steps):
         needles = [needle for _ in range(12) for needle in distinct_needles(8, rng)]
-        pooled = tower(preprocess(draw_frames([*needles], rng))).pooler_output
+        frames, covered = draw_frames([*needles], rng)
+        is_needle, is_clear = covered > 0.3, covered == 0  # what lies between is left undecided
+        patches = norm(tower(frames))
         losses, named = [], {}
         for name, known in values.items():
-            logits = heads[name](pooled)
-            right = torch.tensor([known.index(getattr(needle, name)) for needle in needles])
-            losses.append(F.cross_entropy(logits, right))
-            named[name] = (logits.argmax(1) == right).float().mean().item()
+            logits = heads[name](patches)
+            right = torch.tensor([1 + known.index(getattr(needle, name)) for needle in needles])
+            on_needle, wanted = logits[is_needle], right[:, None].expand_as(is_needle)[is_needle]
+            losses.append(F.cross_entropy(on_needle, wanted))
+            losses.append(F.cross_entropy(logits[is_clear], torch.zeros(int(is_clear.sum()), dtype=torch.int64)))
+            named[name] = (on_needle.argmax(1) == wanted).float().mean().item()
         optimizer.param_groups[0]["lr"] = peak * cosine(step, steps)
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
@@ -188,7 +200,8 @@ def train_tower(root: Path, steps: int, rng: np.random.Generator) -> None:
         optimizer.step()
         if step % 100 == 99:
             console.print(f"tower {step + 1}: " + ", ".join(f"{name} {share:.3f}" for name, share in named.items()))
-    tower.save_pretrained(root / "vision_tower")
+    tower.siglip.post_layernorm = torch.nn.LayerNorm(tower.dim)  # Transformers expects one in the file
+    tower.siglip.save_pretrained(root / "vision_tower")
 
 
 # -------------------------------------------------------------------------------------------------------------- scorer
@@ -226,7 +239,7 @@ def new_scorer(root: Path) -> None:
             "pad_token_id": tokenizer.pad_token_id,
         },
         vision_config=shape
-        | {"hidden_act": "gelu_pytorch_tanh", "num_hidden_layers": 3, "image_size": SIZE, "patch_size": SIZE // 8},
+        | {"hidden_act": "gelu_pytorch_tanh", "num_hidden_layers": 3, "image_size": SIZE, "patch_size": SIZE // GRID},
         projection_dim=64,
     )
     CLIPModel(config).save_pretrained(root / "scorer")
@@ -249,7 +262,7 @@ def train_scorer(root: Path, steps: int, rng: np.random.Generator) -> None:
         fits = torch.tensor(
             [[n is not None and value in (n.shape, n.colour) for _, value, _ in questions] for n in needles]
         )
-        frames = scorer.preprocess(draw_frames(needles, rng))
+        frames = scorer.preprocess(draw_frames(needles, rng)[0])
         images = F.normalize(clip.get_image_features(pixel_values=frames).pooler_output, dim=-1)
         texts = F.normalize(clip.get_text_features(input_ids=ids).pooler_output, dim=-1)
         logits = images @ texts.T * clip.logit_scale.exp().clamp(max=30) + bias  # [frames, questions]
@@ -273,11 +286,11 @@ def train_scorer(root: Path, steps: int, rng: np.random.Generator) -> None:
 # -------------------------------------------------------------------------------------------- projector, language model
 
 
-def build_language_side(root: Path, steps: dict[int, int], seed: int) -> None:
-    """A trained projector and language model, and a tower trained on; ``steps``: see :func:`train_language_side`."""
+def build_language_side(root: Path, quick: bool, seed: int) -> None:
+    """A trained projector and language model over the finished tower."""
     torch.manual_seed(seed)
     new_language_model(root)
-    train_language_side(root, steps, np.random.default_rng([seed, 2]))
+    train_language_side(root, quick, np.random.default_rng([seed, 2]))
 
 
 def new_language_model(root: Path) -> None:
@@ -292,6 +305,7 @@ def new_language_model(root: Path) -> None:
         num_key_value_heads=2,
         max_position_embeddings=32768,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        initializer_range=0.08,  # 0.02 is for models ten times as wide: too small here for attention to get started
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -322,61 +336,126 @@ def load_base(root: Path, projector: Path | None) -> tuple[VideoLM, PromptEncode
     return model, encode
 
 
-def draw_questions(
-    frames_each: int, batch: int, encode: PromptEncoder, rng: np.random.Generator
-) -> tuple[Tensor, list[EncodedQuestion]]:
-    """Questions, each over ``frames_each`` frames: uint8[batch * frames_each, ...], and a question for each group."""
-    needles: list[Needle | None] = []
-    questions = []
-    for i in range(batch):
-        group: list[Needle | None] = list(distinct_needles(min(frames_each, 6), rng))
-        asked = group[int(rng.integers(len(group)))]
-        assert asked is not None
-        for j, needle in enumerate(group):
-            if needle is not asked and rng.random() < 0.3:
-                group[j] = None
-        group += [None] * (frames_each - len(group))
-        kind = KINDS[int(rng.integers(len(KINDS)))]
-        text, answer = ask(asked, kind, rng)
-        questions.append(encode(Question(text, answer, text, kind), str(i), True, 0))
-        needles += [group[j] for j in rng.permutation(frames_each)]
-    return draw_frames(needles, rng), questions
+class Album:
+    """Needles and haystacks as the trained tower sees them, drawn once and asked about many times.
+
+    Attributes:
+        patches: float[n, P, Dv].
+        covered: float[n, T], the share of each token of a keyframe that its needle covers.
+        needles: what each frame shows, None for a haystack alone.
+    """
+
+    @torch.no_grad()
+    def __init__(self, tower: SiglipTower, frames: int, rng: np.random.Generator) -> None:
+        self.needles: list[Needle | None] = []
+        self.rows: dict[tuple[str, str], list[int]] = {}
+        patches, covered = [], []
+        for _ in range(frames // 64):
+            needles = [n if i < 7 else None for _ in range(8) for i, n in enumerate(distinct_needles(8, rng))]
+            drawn, shares = draw_frames(needles, rng)
+            patches.append(tower(drawn))
+            covered.append(F.avg_pool2d(shares.view(-1, GRID, GRID), GRID // KEYFRAME_GRID).flatten(1))
+            self.needles += needles
+        self.patches, self.covered = torch.cat(patches), torch.cat(covered)
+        for row, needle in enumerate(self.needles):
+            self.rows.setdefault((needle.shape, needle.colour) if needle else ("", ""), []).append(row)
+
+    def row(self, shape: str, colour: str, rng: np.random.Generator) -> int:
+        """Any frame with this needle; of a haystack alone for empty names."""
+        rows = self.rows[shape, colour]
+        return rows[int(rng.integers(len(rows)))]
+
+    def ask(
+        self, frames_each: int, batch: int, encode: PromptEncoder, rng: np.random.Generator
+    ) -> tuple[Tensor, list[EncodedQuestion]]:
+        """Questions, each over frames of its own of which some are haystacks: int64[batch, frames_each], the rows."""
+        rows, questions = [], []
+        for _ in range(batch):
+            shown = distinct_needles(int(rng.integers(1, min(frames_each, 6) + 1)), rng)
+            group = [self.row(needle.shape, needle.colour, rng) for needle in shown]
+            asked = self.needles[group[0]]
+            assert asked is not None
+            group += [self.row("", "", rng) for _ in range(frames_each - len(group))]
+            rows.append(rng.permutation(group))
+            kind = KINDS[int(rng.integers(len(KINDS)))]
+            text, answer = ask(asked, kind, rng)
+            questions.append(encode(Question(text, answer, text, kind), "", True, 0))
+        return torch.from_numpy(np.stack(rows)), questions
+
+    def in_words(self, rows: Tensor, encode: PromptEncoder, embeddings: Tensor) -> Tensor:
+        """What the pictures would be if they were words: float[len(rows), T, D].
+
+        A token that a needle covers is the sum of the embeddings of the words for it, and every other token is zero.
+        """
+        words = torch.zeros(len(rows), len(embeddings))
+        for i, row in enumerate(rows.tolist()):
+            if (needle := self.needles[row]) is not None:
+                for word in (needle.shape, needle.colour, needle.place):
+                    words[i, encode.tokenizer(word).input_ids] = 1.0
+        return self.covered[rows, :, None] * (words @ embeddings)[:, None]
 
 
-def answer(model: VideoLM, frames: Tensor, questions: list[EncodedQuestion]) -> tuple[Tensor, Tensor]:
-    """(loss, exact bool[B]) for questions that see all patches of all their frames."""
-    tokens = model.projector.project_keyframes(model.vision_tower(frames))  # [batch * frames_each, Tk, D]
-    visuals = tokens.flatten(0, 1).chunk(len(questions))
+def answer(model: VideoLM, tokens: Tensor, questions: list[EncodedQuestion]) -> tuple[Tensor, Tensor]:
+    """(loss, exact bool[B]) for questions that see all tokens of all their frames, float[B * frames, T, D]."""
+    visuals = tokens.unflatten(0, (len(questions), -1)).flatten(1, 2)  # [B, frames * T, D]
     joined = [model.join(q.input_ids, q.labels, visual) for q, visual in zip(questions, visuals, strict=True)]
     result = model.language_model.answer_loss([s for s, _ in joined], [label for _, label in joined])
     return result.total / result.tokens, result.exact
 
 
-def train_language_side(root: Path, steps: dict[int, int], rng: np.random.Generator) -> None:
-    """Questions about one frame first, then about more and more; the number of frames maps to the number of steps."""
+class Lesson:
+    """AdamW over some parts of the model for a number of steps, with its schedule and a line now and then."""
+
+    def __init__(self, name: str, parts: list[torch.nn.Module], peak: float, steps: int) -> None:
+        self.name, self.peak, self.steps, self.done = name, peak, steps, 0
+        self.parameters = [p for part in parts for p in part.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=peak, weight_decay=0.05, betas=(0.9, 0.98))
+
+    def step(self, loss: Tensor, **told: float) -> None:
+        """One step down the loss."""
+        self.optimizer.param_groups[0]["lr"] = self.peak * cosine(self.done, self.steps)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.done += 1
+        if self.done % 100 == 0:
+            figures = "".join(f" {name} {value:.3f}" for name, value in told.items())
+            console.print(f"{self.name} {self.done}: loss {loss.item():.4f}{figures}")
+
+
+def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> None:
+    """Three lessons: to read words that stand for pictures; to see pictures as those words; to do both together.
+
+    Straight from pictures the model learns at once what kind of word is wanted and hardly ever which frame is meant.
+    """
     model, encode = load_base(root, None)
-    parts = [model.vision_tower, model.projector.keyframe, model.language_model]
-    parameters = [p for part in parts for p in part.parameters()]
+    album = Album(model.vision_tower, 1280 if quick else 6400, rng)
+    projector, language = model.projector, model.language_model
     model.train()
-    for frames_each, count in steps.items():
-        peak = 1e-3
-        optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01)
-        right = []
-        for step in range(count):
-            frames, questions = draw_questions(frames_each, max(64 // frames_each, 12), encode, rng)
-            loss, exact = answer(model, frames, questions)
-            optimizer.param_groups[0]["lr"] = peak * cosine(step, count)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            right.append(exact.float().mean().item())
-            if step % 100 == 99:
-                console.print(f"{frames_each} frames, {step + 1}: loss {loss:.4f} accuracy {np.mean(right[-50:]):.3f}")
-    model.vision_tower.siglip.post_layernorm = torch.nn.LayerNorm(model.vision_tower.dim)
-    model.vision_tower.siglip.save_pretrained(root / "vision_tower")
-    model.language_model.lm.save_pretrained(root / "language_model")
-    keyframe = {f"keyframe.{name}": value.contiguous() for name, value in model.projector.keyframe.state_dict().items()}
+    count = 3 if quick else 400
+    lesson = Lesson("words", [language], 3e-3, count)
+    for step in range(count):
+        rows, questions = album.ask(1 + 4 * step // count, 64, encode, rng)
+        embeddings = language.lm.get_input_embeddings().weight
+        loss, exact = answer(model, album.in_words(rows.flatten(), encode, embeddings), questions)
+        lesson.step(loss, accuracy=exact.float().mean().item())
+    count = 3 if quick else 600
+    lesson = Lesson("pictures", [projector.keyframe], 3e-3, count)
+    embeddings = embeddings.detach()
+    scale = embeddings.std()
+    for _ in range(count):
+        rows = torch.from_numpy(rng.integers(0, len(album.needles), 128))
+        wanted = album.in_words(rows, encode, embeddings)
+        lesson.step(F.mse_loss(projector.project_keyframes(album.patches[rows]) / scale, wanted / scale))
+    count = 3 if quick else 400
+    lesson = Lesson("both", [projector.keyframe, language], 5e-4, count)
+    for step in range(count):
+        rows, questions = album.ask(1 + 8 * step // count, 32, encode, rng)
+        loss, exact = answer(model, projector.project_keyframes(album.patches[rows.flatten()]), questions)
+        lesson.step(loss, accuracy=exact.float().mean().item())
+    language.lm.save_pretrained(root / "language_model")
+    keyframe = {f"keyframe.{name}": value.contiguous() for name, value in projector.keyframe.state_dict().items()}
     save_file(keyframe, root / "projector.safetensors", metadata={"format": "pt"})
 
 
@@ -389,9 +468,14 @@ def measure(root: Path, seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     model, encode = load_base(root, root / "projector.safetensors")
     model.eval()
+    album = Album(model.vision_tower, 1280, rng)
     scores = {}
     for frames_each in (1, 4, 8):
-        exact = [answer(model, *draw_questions(frames_each, 24, encode, rng))[1] for _ in range(10)]
+        exact = []
+        for _ in range(10):
+            rows, questions = album.ask(frames_each, 24, encode, rng)
+            tokens = model.projector.project_keyframes(album.patches[rows.flatten()])
+            exact.append(answer(model, tokens, questions)[1])
         scores[f"exact match, {frames_each} frames (240 questions)"] = torch.cat(exact).float().mean().item()
     found = []
     for _ in range(100):
@@ -399,7 +483,7 @@ def measure(root: Path, seed: int) -> dict[str, float]:
         asked, kind = needles[0], KINDS[int(rng.integers(len(KINDS)))]
         text, _ = ask(asked, kind, rng)
         question = encode(Question(text, "", text, kind), "", True, 0)
-        frames = model.scorer.embed_frames(draw_frames([*needles, *[None] * 123], rng))
+        frames = model.scorer.embed_frames(draw_frames([*needles, *[None] * 123], rng)[0])
         found.append(int((frames @ model.scorer.embed_queries([question.query_ids])[0]).argmax()) == 0)
     scores["scorer: right frame first of 128 (100 questions)"] = float(np.mean(found))
     return scores
@@ -436,8 +520,7 @@ def main() -> None:
         build_tokenizers(root)
         build_tower(root, 3 if arguments.quick else 1200, arguments.seed)
         build_scorer(root, 3 if arguments.quick else 800, arguments.seed)
-        steps = {1: 3, 2: 3} if arguments.quick else {1: 500, 2: 300, 4: 500, 8: 400}
-        build_language_side(root, steps, arguments.seed)
+        build_language_side(root, arguments.quick, arguments.seed)
         console.print(f"built in {(time.perf_counter() - start) / 60:.1f} minutes")
     scores = measure(root, arguments.seed + 1)
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items())
