@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from torch import Tensor
 
@@ -65,10 +64,6 @@ class VideoQA(LightningModule):
         """AdamW, and its schedule by step."""
         optimizer, schedule = self.optim.optimizer(self.model, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leave the frames on the host: the visual stream moves them chunk by chunk."""
-        return batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the weights that train, and add the configuration."""

@@ -42,7 +42,7 @@ class PartwiseAdamW:
         self.warmup = warmup
 
     def freeze(self, model: nn.Module) -> None:
-        """Switch gradients off in the parts without a rate and on in the others.
+        """Switch gradients off and evaluation mode on in the parts without a rate; in the others the other way round.
 
         Raises:
             ConfigError: ``lr`` names a part that the model lacks or lacks one that it has, or nothing would train.
@@ -54,7 +54,7 @@ class PartwiseAdamW:
                 f"optim.lr must name every part of the model, {sorted(parts)}: unknown {unknown}, missing {missing}"
             )
         for name, part in parts.items():
-            part.requires_grad_(self.lr[name] is not None)
+            part.requires_grad_(self.lr[name] is not None).train(self.lr[name] is not None)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("nothing would train: every part in optim.lr is null or has no parameters")
 

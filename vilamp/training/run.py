@@ -23,6 +23,7 @@ from vilamp.errors import ConfigError
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
+from vilamp.training.console import without_remarks
 from vilamp.training.loggers import build_loggers, log_picture
 from vilamp.training.module import VideoQA
 from vilamp.training.timeline import draw_timeline
@@ -56,7 +57,6 @@ class _Parts:
     encode: PromptEncoder
     resources: ResourceMonitor
     skips: SkipReport
-    loggers: list[Logger]
     folder: Path
 
 
@@ -74,21 +74,34 @@ def train(cfg: DictConfig) -> Run:
         DataError: the data cannot be used at all.
     """
     parts = _prepare(cfg)
-    best = ModelCheckpoint(
-        parts.folder / "checkpoints", filename="best", monitor="val/accuracy", mode="max", save_last=True
-    )
-    progress = RichProgressBar()
-    trainer = _trainer(cfg, parts, [parts.resources, parts.skips, best, progress])
-    with _closing(parts.loggers):
-        trainer.validate(parts.module, parts.data, verbose=False)
+    parts.data.require("train")
+    with without_remarks(), _loggers(cfg, parts) as loggers:
+        best = _best_checkpoint(parts)
+        trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, best, RichProgressBar()])
+        if parts.data.validates:
+            trainer.validate(parts.module, parts.data, verbose=False)
         trainer.fit(parts.module, parts.data)
         if best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-        history = parts.module.history
-        final = max(history[1:], key=lambda row: row["val/accuracy"]) if len(history) > 1 else history[0]
-        figures = final | {"val/accuracy_before": history[0]["val/accuracy"], **parts.resources.measure()}
-        return _finish(parts, trainer, figures)
+        return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
+
+
+def _best_checkpoint(parts: _Parts) -> ModelCheckpoint:
+    """``best.ckpt`` by validation accuracy, or after the last step where nothing validates; ``last.ckpt`` beside it."""
+    folder = parts.folder / "checkpoints"
+    if parts.data.validates:
+        return ModelCheckpoint(folder, filename="best", monitor="val/accuracy", mode="max", save_last=True)
+    return ModelCheckpoint(folder, filename="last")
+
+
+def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
+    """The best validation since the first step, and the accuracy before it."""
+    if not history:
+        return {}
+    before, *after = history
+    best = max(after or [before], key=lambda row: row["val/accuracy"])
+    return best | {"val/accuracy_before": before["val/accuracy"]}
 
 
 def evaluate(cfg: DictConfig) -> Run:
@@ -111,13 +124,17 @@ def evaluate(cfg: DictConfig) -> Run:
     for key, value in cfg.items():
         if value is not None:
             merged[str(key)] = value
+    merged.data.train = None  # the shards of training need not be where evaluation runs
+    if merged.data.val is not None:
+        merged.data.generate = None
     parts = _prepare(merged)
+    parts.data.require("val")
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    trainer = _trainer(merged, parts, [parts.skips, RichProgressBar()])
-    with _closing(parts.loggers):
+    with without_remarks(), _loggers(merged, parts) as loggers:
+        trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
-        return _finish(parts, trainer, parts.module.history[-1])
+        return _finish(parts, trainer, loggers, parts.module.history[-1])
 
 
 def _prepare(cfg: DictConfig) -> _Parts:
@@ -135,18 +152,17 @@ def _prepare(cfg: DictConfig) -> _Parts:
         encode=encode,
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
-        loggers=build_loggers(folder, cfg.logger.mode, cfg.logger.project, config),
         folder=folder,
     )
 
 
-def _trainer(cfg: DictConfig, parts: _Parts, callbacks: list[Any]) -> Trainer:
+def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     return build_object(
         cfg.trainer,
         Trainer,
         "trainer",
         callbacks=callbacks,
-        logger=parts.loggers,
+        logger=loggers,
         default_root_dir=parts.folder,
         num_sanity_val_steps=0,  # a whole validation runs before the first step
         use_distributed_sampler=False,  # the order of the samples is ours
@@ -154,7 +170,7 @@ def _trainer(cfg: DictConfig, parts: _Parts, callbacks: list[Any]) -> Trainer:
     )
 
 
-def _finish(parts: _Parts, trainer: Trainer, figures: dict[str, float]) -> Run:
+def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     metrics = {name: round(value, 6) for name, value in sorted((figures | parts.skips.measure()).items())}
     if trainer.is_global_zero:
@@ -165,7 +181,7 @@ def _finish(parts: _Parts, trainer: Trainer, figures: dict[str, float]) -> Run:
             table.add_row(name, f"{value:.4g}")
         Console().print(table)
         if picture is not None:
-            log_picture(parts.loggers, "timeline", picture, "relevance, evidence and keyframes of a validation video")
+            log_picture(loggers, "timeline", picture, "relevance, evidence and keyframes of a validation video")
     return Run(parts.module, parts.data, parts.encode, trainer, metrics, parts.folder)
 
 
@@ -190,11 +206,12 @@ def _draw(parts: _Parts) -> Path | None:
 
 
 @contextmanager
-def _closing(loggers: list[Logger]) -> Iterator[None]:
-    """Finish every logger whatever happens, so that the next run of this process starts with new ones."""
+def _loggers(cfg: DictConfig, parts: _Parts) -> Iterator[list[Logger]]:
+    """The run's loggers, finished whatever happens, so that the next run of this process starts with new ones."""
+    loggers = build_loggers(parts.folder, cfg.logger.mode, cfg.logger.project, parts.module.config)
     failed = True
     try:
-        yield
+        yield loggers
         failed = False
     finally:
         for logger in loggers:

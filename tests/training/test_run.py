@@ -1,0 +1,214 @@
+"""Whole runs from the configuration, small: every combination, the run's folder, evaluation, repetition, bad data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import webdataset as wds
+from omegaconf import DictConfig, OmegaConf
+
+from vilamp.config import compose, conf_dir
+from vilamp.errors import ConfigError, DataError
+from vilamp.training.run import Run, evaluate, train
+
+SELECTORS = sorted(path.stem for path in (conf_dir() / "selector").glob("*.yaml"))
+MERGERS = sorted(path.stem for path in (conf_dir() / "merger").glob("*.yaml"))
+# Python's own complaints about how Lightning is used here are in the hands of the run; the tests look at results.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the needle videos of this file are made, once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def config(data_dir: Path, tmp_path: Path) -> Any:
+    """Compose a run of a few short videos into the test's folder."""
+
+    def composed(*overrides: str, name: str = "train", folder: str = "run") -> DictConfig:
+        common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={data_dir}"]
+        if name == "train":
+            few = ["train_videos=6", "val_videos=4", "min_seconds=10", "max_seconds=24", "events=2", "num_workers=1"]
+            few = [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
+            common += ["data.batch_size=3", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3"]
+            common += [*few, "logger=csv"]
+        return compose(name, [*common, *overrides])
+
+    return composed
+
+
+@pytest.mark.parametrize("merger", MERGERS)
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_trains_with_every_merger(config: Any, selector: str, merger: str) -> None:
+    run = train(config(f"selector={selector}", f"merger={merger}"))
+    assert run.trainer.global_step == 2
+    assert all(math.isfinite(value) for value in run.metrics.values()), run.metrics
+    assert 0 <= run.metrics["val/accuracy"] <= 1 and 0 <= run.metrics["val/keyframe_recall"] <= 1
+    checkpoint = torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    start = dict(train_nothing(config, f"selector={selector}", f"merger={merger}").module.state_dict())
+    frozen = [name for name in start if name.startswith(("model.scorer.", "model.selector.", "model.vision_tower."))]
+    assert not set(frozen) & set(checkpoint["state_dict"])
+    changed = {name for name, weight in checkpoint["state_dict"].items() if not torch.equal(weight, start[name])}
+    trained = {name for name, _ in run.module.named_parameters() if not name.startswith(tuple(frozen))}
+    unused = {name for name in trained if merger == "none" and name.startswith("model.projector.merged.")}
+    assert changed == trained - unused
+
+
+def train_nothing(config: Any, *overrides: str) -> Run:
+    """The run's objects as they are before the first step."""
+    return train(config(*overrides, "trainer.max_epochs=0", folder="untrained"))
+
+
+def test_the_folder_holds_what_a_run_promises(config: Any) -> None:
+    run = train(config("logger=wandb", "trainer.max_epochs=2"))
+    written = json.loads((run.folder / "metrics.json").read_text())
+    assert written == run.metrics
+    promised = {"val/accuracy", "val/accuracy/colour", "val/accuracy_before", "val/keyframe_recall", "val/loss"}
+    promised |= {"visual_tokens", "memory/peak_rss_gib", "data/skipped"}
+    promised |= {"throughput/frames_per_s", "throughput/videos_per_s"}
+    assert promised <= set(written)
+    with (run.folder / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {"train/loss", "train/accuracy", *promised - {"val/accuracy_before"}} <= set(rows[0])
+    assert len([row for row in rows if row["train/loss"]]) == 4
+    assert len([row for row in rows if row["val/accuracy"]]) == 3
+    assert (run.folder / "timeline.png").read_bytes().startswith(b"\x89PNG")
+    stored = OmegaConf.load(run.folder / "config.yaml")
+    assert stored.seed == 0 and stored.data.generate.train_videos == 6
+    offline = list((run.folder / "wandb").glob("offline-run-*"))
+    assert len(offline) == 1 and list(offline[0].glob("*.wandb"))
+    assert list(offline[0].glob("files/media/images/timeline*.png"))
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(config: Any) -> None:
+    def losses(folder: str, *overrides: str) -> list[str]:
+        run = train(config("selector=random", "merger=random", *overrides, folder=folder))
+        with (run.folder / "metrics.csv").open() as lines:
+            return [row["train/loss"] + row["val/loss"] for row in csv.DictReader(lines)]
+
+    first = losses("first")
+    assert losses("again") == first
+    assert losses("other", "seed=1") != first
+    assert losses("workers", "data.num_workers=2") == first
+
+
+def test_the_chunk_size_changes_no_result(config: Any) -> None:
+    large, small = (train(config(f"model.chunk_size={size}", folder=f"chunks{size}")) for size in (64, 5))
+    assert small.metrics["val/loss"] == pytest.approx(large.metrics["val/loss"], rel=1e-3)
+    assert small.metrics["visual_tokens"] == large.metrics["visual_tokens"]
+
+
+def test_evaluation_repeats_the_figures_of_the_run(config: Any) -> None:
+    run = train(config("selector=random", "merger=attention", "trainer.max_epochs=2"))
+    best = run.folder / "checkpoints" / "best.ckpt"
+    scored = evaluate(config(f"checkpoint={best}", name="evaluate", folder="scored"))
+    shared = [name for name in scored.metrics if name.startswith("val/") or name == "visual_tokens"]
+    assert len(shared) > 5
+    assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
+    assert json.loads((scored.folder / "metrics.json").read_text()) == scored.metrics
+
+
+def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a file"):
+        evaluate(config(f"checkpoint={tmp_path / 'none.ckpt'}", name="evaluate"))
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(ConfigError, match="holds no configuration"):
+        evaluate(config(f"checkpoint={tmp_path / 'foreign.ckpt'}", name="evaluate"))
+    run = train(config("merger=uniform"))
+    best = run.folder / "checkpoints" / "best.ckpt"
+    with pytest.raises(ConfigError, match=r"does not fit the configuration: missing .*merger"):
+        evaluate(config(f"checkpoint={best}", "merger=differential", name="evaluate", folder="misfit"))
+
+
+def write_shard(file: Path, samples: list[tuple[str, list[dict[str, Any]], bytes | None]]) -> None:
+    """A shard of (key, questions, video), written with webdataset as a user would."""
+    with wds.TarWriter(str(file)) as writer:
+        for key, questions, video in samples:
+            annotation = {"questions": questions} | ({} if video is None else {"video": "mp4"})
+            sample = {"__key__": key, "json": json.dumps(annotation).encode()}
+            writer.write(sample if video is None else sample | {"mp4": video})
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Eight seconds of H.264, drawn here."""
+    import av
+    import numpy as np
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for i in range(16):
+            picture = np.full((96, 128, 3), 15 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def test_own_shards_with_text_alone_many_questions_and_a_broken_video(config: Any, clip: bytes, tmp_path: Path) -> None:
+    asked = [
+        {"question": "what is it?", "answer": "grey"},
+        {"question": "is it red?", "answer": "no", "kind": "yes-no"},
+    ]
+    samples = [("both", asked, clip), ("text", asked[:1], None), ("broken", asked, clip[: len(clip) // 3])]
+    write_shard(tmp_path / "train-0.tar", [*samples, ("long", [{"question": "a " * 200, "answer": "b"}], clip)])
+    write_shard(tmp_path / "val-0.tar", samples[:2])
+    own = ["data=shards", f"data.train={tmp_path}/train-*.tar", f"data.val={tmp_path}/val-*.tar"]
+    cfg = compose(
+        "train",
+        [f"paths.output_dir={tmp_path / 'run'}", *own, "data.num_workers=0", "logger=csv", "trainer.max_epochs=2"],
+    )
+    run = train(cfg)
+    assert run.trainer.global_step == 8  # a step whose sample was skipped is still a step
+    assert run.metrics["data/skipped/decode"] == 1
+    assert run.metrics["data/skipped/too_long"] == 1
+    rows = [json.loads(line) for line in (run.folder / "quarantine.jsonl").read_text().splitlines()]
+    assert {(row["key"].split("/")[0], row["reason"]) for row in rows} == {("broken", "decode"), ("long", "too_long")}
+    assert {"val/accuracy/other", "val/accuracy/yes-no"} <= set(run.metrics)
+
+
+def test_shards_without_validation_train_to_the_end(config: Any, clip: bytes, tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.tar", [("a", [{"question": "what?", "answer": "grey"}], clip)])
+    own = ["data=shards", f"data.train={tmp_path}/train-0.tar", "data.val=null", "data.num_workers=0", "logger=csv"]
+    run = train(compose("train", [f"paths.output_dir={tmp_path / 'run'}", *own, "trainer.max_epochs=1"]))
+    assert run.trainer.global_step == 1
+    assert list((run.folder / "checkpoints").glob("*.ckpt"))
+    assert not [name for name in run.metrics if name.startswith("val/")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=shards", "data.train=no/such-*.tar", "data.val=null"], r"data\.train.*no/such-\*\.tar"),
+        (["num_keyframes=0"], "num_keyframes.*at least 1"),
+        (["data.max_frames=100000"], r"data\.max_frames=100000 frames can become"),
+        (["optim.lr.projector=-1"], r"optim\.lr\.projector=-1 must be positive"),
+        (["+optim.lr.adapter=1e-3"], r"unknown \['adapter'\]"),
+        (["logger.mode=sometimes"], r"logger\.mode=sometimes must be one of"),
+        (["data.fps=0"], r"data\.fps"),
+        (["model.vision_tower.hidden_layer=-9"], r"hidden_layer=-9 does not exist"),
+        (["model.scorer.path=/no/such/folder"], "/no/such/folder"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_setting_that_cannot_be_is_named(config: Any, overrides: list[str], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        train(config(*overrides))
+
+
+def test_more_keyframes_than_frames_keeps_every_frame(config: Any) -> None:
+    run = train(config("num_keyframes=100", "selector=uniform"))
+    assert run.metrics["val/keyframe_recall"] == 1

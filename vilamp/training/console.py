@@ -1,0 +1,34 @@
+"""What a run keeps off the screen: remarks of Lightning that tell its user nothing."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_UNSAID = (
+    # The run's folder is Hydra's too, and its files are nobody's earlier results.
+    r"Experiment logs directory .* exists and is not empty",
+    # Frozen parts stay in evaluation mode on purpose; PartwiseAdamW.freeze sets the mode of every part.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # How many processes decode is data.num_workers, not as many as there are cores.
+    r"The '\w+' does not have many workers",
+    # Between Lightning and torch; nobody who runs us can change it.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """Errors and all other warnings are shown; Lightning's messages of level INFO are not (they come twice)."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    with warnings.catch_warnings():
+        for message in _UNSAID:
+            warnings.filterwarnings("ignore", message=message)
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
