@@ -433,7 +433,7 @@ def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> No
     album = Album(model.vision_tower, 1280 if quick else 6400, rng)
     projector, language = model.projector, model.language_model
     model.train()
-    count = 3 if quick else 400
+    count = 3 if quick else 1000
     lesson = Lesson("words", [language], 3e-3, count)
     for step in range(count):
         rows, questions = album.ask(1 + 4 * step // count, 64, encode, rng)
@@ -448,7 +448,7 @@ def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> No
         rows = torch.from_numpy(rng.integers(0, len(album.needles), 128))
         wanted = album.in_words(rows, encode, embeddings)
         lesson.step(F.mse_loss(projector.project_keyframes(album.patches[rows]) / scale, wanted / scale))
-    count = 3 if quick else 400
+    count = 3 if quick else 600
     lesson = Lesson("both", [projector.keyframe, language], 5e-4, count)
     for step in range(count):
         rows, questions = album.ask(1 + 8 * step // count, 32, encode, rng)
