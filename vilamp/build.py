@@ -87,11 +87,17 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(root).__name__}: {root}"
 
 
-def build_model(cfg: DictConfig) -> VideoLM:
-    """The six parts and their composition, from ``model``, ``selector``, ``merger`` and ``num_keyframes``."""
-    scorer = build_object(cfg.model.scorer, ClipScorer, "model.scorer")
-    tower = build_object(cfg.model.vision_tower, SiglipTower, "model.vision_tower")
-    language_model = build_object(cfg.model.language_model, LanguageModel, "model.language_model")
+def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
+    """The six parts and their composition, from ``model``, ``selector``, ``merger`` and ``num_keyframes``.
+
+    Args:
+        cfg: as composed.
+        weights: False builds scorer, vision tower and language model from their ``config.json`` alone, with parameters
+            on the meta device.
+    """
+    scorer = build_object(cfg.model.scorer, ClipScorer, "model.scorer", weights=weights)
+    tower = build_object(cfg.model.vision_tower, SiglipTower, "model.vision_tower", weights=weights)
+    language_model = build_object(cfg.model.language_model, LanguageModel, "model.language_model", weights=weights)
     projector = build_object(
         cfg.model.projector, Projector, "model.projector", vision_dim=tower.dim, language_dim=language_model.dim
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from vilamp.models.pretrained import load_pretrained
+from vilamp.models.pretrained import build_empty, load_pretrained
 from vilamp.samples import IGNORED
 
 
@@ -36,11 +36,12 @@ class LanguageModel(nn.Module):
 
     Args:
         path: hub id or local folder.
+        weights: runtime; False leaves the parameters on the meta device.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, weights: bool = True) -> None:
         super().__init__()
-        self.lm = load_pretrained(AutoModelForCausalLM, path)
+        self.lm = (load_pretrained if weights else build_empty)(AutoModelForCausalLM, path)
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings

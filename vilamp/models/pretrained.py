@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from vilamp.errors import ConfigError
@@ -41,6 +43,26 @@ def load_pretrained(model_class: type[M], path: str, **arguments: Any) -> M:
             f"{path} does not hold the weights of a {model_class.__name__}: {wrong[:5]} (of {len(wrong)})"
         )
     return model
+
+
+def build_empty(model_class: type[M], path: str, *, config: Any = None) -> M:
+    """The same model without its weights: parameters on the meta device, buffers real, to be filled by the caller.
+
+    Args:
+        model_class: a model class of Transformers, or an Auto class.
+        path: hub id or local folder with a ``config.json``; weights are not looked for.
+        config: used instead of the one at ``path``.
+
+    Raises:
+        ConfigError: no readable ``config.json``.
+    """
+    try:
+        config = config or (getattr(model_class, "config_class", None) or AutoConfig).from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the configuration of a {model_class.__name__} at {path}: {error}") from error
+    with init_empty_weights(include_buffers=False), _quiet():
+        build = getattr(model_class, "from_config", model_class)  # an Auto class chooses the class by the config
+        return build(config).eval()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPModel
 
 from vilamp.models.preprocess import FramePreprocessor
-from vilamp.models.pretrained import load_pretrained
+from vilamp.models.pretrained import build_empty, load_pretrained
 
 
 class ClipScorer(nn.Module):
@@ -20,11 +20,12 @@ class ClipScorer(nn.Module):
     Args:
         path: hub id or local folder of a ``CLIPModel``.
         chunk_size: frames embedded at a time.
+        weights: runtime; False leaves the parameters on the meta device.
     """
 
-    def __init__(self, path: str, chunk_size: int = 64) -> None:
+    def __init__(self, path: str, chunk_size: int = 64, *, weights: bool = True) -> None:
         super().__init__()
-        self.clip = load_pretrained(CLIPModel, path).requires_grad_(False)
+        self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path).requires_grad_(False)
         self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size)
         self.chunk_size = chunk_size
         self.dim: int = self.clip.config.projection_dim

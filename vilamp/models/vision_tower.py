@@ -7,7 +7,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vilamp.errors import ConfigError
 from vilamp.models.preprocess import FramePreprocessor
-from vilamp.models.pretrained import load_pretrained
+from vilamp.models.pretrained import build_empty, load_pretrained
 
 
 class SiglipTower(nn.Module):
@@ -19,12 +19,13 @@ class SiglipTower(nn.Module):
         path: hub id or local folder of a ``SiglipModel`` or ``SiglipVisionModel``.
         hidden_layer: which layer's output to take, counted from the end: -1 the last, -2 the one before (the layer that
             LLaVA-OneVision and ViLaMP read).  The final layer norm is not applied.
+        weights: runtime; False leaves the parameters on the meta device.
 
     Raises:
         ConfigError: the tower has no such layer.
     """
 
-    def __init__(self, path: str, hidden_layer: int = -2) -> None:
+    def __init__(self, path: str, hidden_layer: int = -2, *, weights: bool = True) -> None:
         super().__init__()
         config = SiglipVisionConfig.from_pretrained(path)
         kept = config.num_hidden_layers + 1 + hidden_layer
@@ -35,7 +36,7 @@ class SiglipTower(nn.Module):
             )
         config.num_hidden_layers = kept
         config.vision_use_head = False
-        self.siglip = load_pretrained(SiglipVisionModel, path, config=config)
+        self.siglip = (load_pretrained if weights else build_empty)(SiglipVisionModel, path, config=config)
         # Nothing reads the last norm; left trainable it would be a parameter without a gradient.
         self.siglip.post_layernorm = nn.Identity()
         self.preprocess = FramePreprocessor(path, config.image_size)
