@@ -377,7 +377,8 @@ class Album:
             assert asked is not None
             group += [self.row("", "", rng) for _ in range(frames_each - len(group))]
             rows.append(rng.permutation(group))
-            kind = KINDS[int(rng.integers(len(KINDS)))]
+            # Half of them about places: an answer of two tokens has to find the right frame twice.
+            kind = "place" if rng.random() < 0.5 else KINDS[int(rng.integers(len(KINDS)))]
             text, answer = ask(asked, kind, rng)
             questions.append(encode(Question(text, answer, text, kind), "", True, 0))
         return torch.from_numpy(np.stack(rows)), questions
@@ -448,7 +449,7 @@ def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> No
         rows = torch.from_numpy(rng.integers(0, len(album.needles), 128))
         wanted = album.in_words(rows, encode, embeddings)
         lesson.step(F.mse_loss(projector.project_keyframes(album.patches[rows]) / scale, wanted / scale))
-    count = 3 if quick else 600
+    count = 3 if quick else 1000
     lesson = Lesson("both", [projector.keyframe, language], 5e-4, count)
     for step in range(count):
         rows, questions = album.ask(1 + 8 * step // count, 32, encode, rng)
