@@ -61,8 +61,9 @@ def build_empty(model_class: type[M], path: str, *, config: Any = None) -> M:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the configuration of a {model_class.__name__} at {path}: {error}") from error
     with init_empty_weights(include_buffers=False), _quiet():
-        build = getattr(model_class, "from_config", model_class)  # an Auto class chooses the class by the config
-        return build(config).eval()
+        build: Any = getattr(model_class, "from_config", model_class)  # an Auto class chooses the class by the config
+        model: M = build(config).eval()
+        return model
 
 
 @contextmanager
