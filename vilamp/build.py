@@ -58,9 +58,9 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
     try:
         built = instantiate(node, _convert_="object", **wanted)
     except InstantiationException as error:
-        cause = _root(error)
-        if isinstance(cause, VilampError):
-            raise cause from error
+        told = [cause for cause in _causes(error) if isinstance(cause, VilampError)]
+        if told:
+            raise told[-1] from error
         raise PluginError(f"{setting}: cannot construct {node['_target_']}: {_root_cause(error)}") from error
     if not isinstance(built, base):
         raise PluginError(f"{setting}: {node['_target_']} is a {type(built).__name__}, expected a {base.__name__}")
@@ -76,14 +76,16 @@ def _check_numbers(node: DictConfig, parameters: Iterable[inspect.Parameter], se
             raise ConfigError(f"{setting}.{parameter.name} must be a number, got {value!r}")
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, its cause, and so on to the root."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
 
 
 def _root_cause(error: BaseException) -> str:
-    root = _root(error)
+    root = _causes(error)[-1]
     return f"{type(root).__name__}: {root}"
 
 

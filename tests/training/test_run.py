@@ -61,9 +61,7 @@ def test_every_selector_trains_with_every_merger(config: Any, selector: str, mer
     frozen = [name for name in start if name.startswith(("model.scorer.", "model.selector.", "model.vision_tower."))]
     assert not set(frozen) & set(checkpoint["state_dict"])
     changed = {name for name, weight in checkpoint["state_dict"].items() if not torch.equal(weight, start[name])}
-    trained = {name for name, _ in run.module.named_parameters() if not name.startswith(tuple(frozen))}
-    unused = {name for name in trained if merger == "none" and name.startswith("model.projector.merged.")}
-    assert changed == trained - unused
+    assert changed == set(start) - set(frozen)
 
 
 def train_nothing(config: Any, *overrides: str) -> Run:
@@ -192,7 +190,7 @@ def test_shards_without_validation_train_to_the_end(config: Any, clip: bytes, tm
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data=shards", "data.train=no/such-*.tar", "data.val=null"], r"data\.train.*no/such-\*\.tar"),
+        (["data.train=no/such-*.tar"], r"data\.train.*no/such-\*\.tar"),
         (["num_keyframes=0"], "num_keyframes.*at least 1"),
         (["data.max_frames=100000"], r"data\.max_frames=100000 frames can become"),
         (["optim.lr.projector=-1"], r"optim\.lr\.projector=-1 must be positive"),

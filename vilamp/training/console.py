@@ -12,6 +12,8 @@ _UNSAID = (
     r"Experiment logs directory .* exists and is not empty",
     # Frozen parts stay in evaluation mode on purpose; PartwiseAdamW.freeze sets the mode of every part.
     r"Found \d+ module\(s\) in eval mode at the start of training",
+    # data.val=null is how a run says that nothing validates.
+    r"Total length of `list` across ranks is zero",
     # How many processes decode is data.num_workers, not as many as there are cores.
     r"The '\w+' does not have many workers",
     # Between Lightning and torch; nobody who runs us can change it.
