@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vilamp.interfaces import frame_relevance
-from vilamp.selectors.differential import DifferentialSelector, fill_gaps, greedy_walk
+from vilamp.selectors.differential import NEVER, DifferentialSelector, fill_gaps, greedy_walk
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CASES: list[dict[str, Any]] = json.loads((GOLDEN / "selector_cases.json").read_text())["cases"]
@@ -90,9 +90,8 @@ def test_the_frames_taken_agree(case) -> None:
 def test_the_order_of_taking_agrees(case) -> None:
     frames, query = embeddings(case)
     relevance = frame_relevance(frames, query)
-    order = relevance.argsort(descending=True, stable=True)
-    order = order[relevance[order] >= case["f2t_thrd"]]
-    assert greedy_walk(frames, order, case["K"], case["f2f_thrd"]).tolist() == case["pick_order"]
+    ranking = relevance.masked_fill(relevance < case["f2t_thrd"], NEVER)
+    assert greedy_walk(frames, ranking, case["K"], case["f2f_thrd"]).tolist() == case["pick_order"]
 
 
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: case["id"])
