@@ -1,7 +1,8 @@
 """What the benchmarks share: ways that take turns, memory in fresh processes, and one form of report.
 
 A benchmark lists ways to do the same thing.  Seconds are the median of calls that take turns in one process, so that a
-disturbance meets all of them.  Memory is what the resident set grows by, at its peak, during one call in a process of
+disturbance meets all of them, in an order drawn anew for every round, since a call finds in the cache what the one
+before it left there.  Memory is what the resident set grows by, at its peak, during one call in a process of
 its own: the script is started again with ``--grow`` and the names of the way and the point, and prints the MiB.
 
     python benchmarks/selection.py              a table
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -77,10 +79,12 @@ def alternate(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[st
     times: dict[str, list[float]] = {way: [] for way in ways}
     for run in ways.values():
         run()
+    order, draw = list(ways), random.Random(0)
     for _ in range(repeats):
-        for way, run in ways.items():
+        draw.shuffle(order)
+        for way in order:
             start = time.perf_counter()
-            run()
+            ways[way]()
             times[way].append(time.perf_counter() - start)
     return {way: statistics.median(values) for way, values in times.items()}
 
