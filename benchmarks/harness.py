@@ -37,6 +37,13 @@ Row = Mapping[str, str | int | float]
 HONEST_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
 """Makes glibc give memory back when it is freed, so that a call cannot hide in what was used before it."""
 
+PATIENCE = {"OMP_WAIT_POLICY": "passive"}
+"""Lets threads sleep while they wait for each other.
+
+By default they spin.  Where other programs want the cores too, the one that spins keeps the one that it waits for from
+running, every small operation takes 8 ms, and what is measured is the scheduler.
+"""
+
 TABLE_WIDTH = 160
 """Characters of a table that does not go to a terminal."""
 
@@ -66,12 +73,19 @@ class Column:
 
 
 def options(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line that all benchmarks have: ``json`` and ``quick``, both bool, and ``grow``, list[str] or None."""
+    """The command line that all benchmarks have: ``json`` and ``quick``, both bool, and ``grow``, list[str] or None.
+
+    Without ``argv`` it is the command line of this process, which then begins anew with :data:`PATIENCE`, unless the
+    environment sets that already: OpenMP reads it only once, when torch is imported.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the figures also as one JSON object, the last line")
     parser.add_argument("--quick", action="store_true", help="small sizes only, to see that it runs")
     parser.add_argument("--grow", nargs="+", metavar="NAME", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    wanted = parser.parse_args(argv)
+    if argv is None and not os.environ.keys() >= PATIENCE.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **PATIENCE})
+    return wanted
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
