@@ -17,7 +17,7 @@ from torch import Tensor
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameSelector, Selection, check_selector_inputs, frame_relevance
 
-BLOCK = 256
+BLOCK = 192
 """Candidates that are fetched and compared with the taken frames at a time."""
 HEAD = 32
 """Candidates of a block that are compared with each other at a time."""
