@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilamp.errors import ConfigError
+from vilamp.selectors import differential
 from vilamp.selectors.differential import BLOCK, HEAD, DifferentialSelector, fill_gaps
 from vilamp.testing.kit import NoTensorAbove, seeded
 
@@ -60,6 +64,17 @@ def scenes(length: int, kinds: int, noise: float, seed: int) -> tuple[Tensor, Te
     return embeddings[:-1], embeddings[-1]
 
 
+class Fetched(TorchDispatchMode):
+    """Counts the rows of frames that are copied by ``index_select``, one candidate each."""
+
+    rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten.index_select:
+            self.rows += len(args[2])
+        return func(*args, **(kwargs or {}))
+
+
 @given(LENGTHS, COUNTS, st.sampled_from([1, 2, 10, 100, 1000]), QUARTERS, QUARTERS, st.integers(0, 10**6))
 def test_it_is_alg_1_where_copies_and_ties_abound(length, count, kinds, tau, floor, seed) -> None:
     frames, query = quarters(length, kinds, seed)
@@ -80,6 +95,23 @@ def test_it_is_alg_1_for_scenes(length, count, kinds, noise, tau, floor, seed) -
     frames, query = scenes(length, kinds, noise, seed)
     chosen = select(frames, query, count, tau=tau, relevance_floor=floor)
     assert chosen == reference(frames, query, count, tau, floor)
+
+
+@pytest.mark.parametrize("passes", [0, 10**6], ids=["never", "always"])
+@settings(max_examples=50)
+@given(st.integers(BLOCK + 1, 4 * BLOCK), COUNTS, st.sampled_from([1, 2, 10, 1000]), QUARTERS, st.integers(0, 10**6))
+def test_striking_frames_out_saves_time_and_changes_nothing(passes, length, count, kinds, tau, seed) -> None:
+    frames, query = quarters(length, kinds, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(differential, "PASSES", passes)
+        assert select(frames, query, count, tau=tau) == reference(frames, query, count, tau)
+
+
+def test_a_static_shot_is_not_walked_through() -> None:
+    frames, query = scenes(10_000, 1, 0.01, seed=0)
+    with Fetched() as fetched:
+        assert len(select(frames, query, 32)) == 1
+    assert fetched.rows == BLOCK
 
 
 @settings(max_examples=30)
