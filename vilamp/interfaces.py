@@ -114,10 +114,11 @@ class FrameMerger(nn.Module, ABC):
 
         Args:
             patches: float[n, P, D], the frames to merge, in temporal order.  n >= 0.
-            anchors: float[A, P, D], keyframes that these frames may be compared with.  A >= 0.
+            anchors: float[A, P, D], frames that these may be compared with: keyframes, unless ``model.anchor`` says
+                otherwise.  A >= 0.
             anchor_of: int64[n], for each frame the row of its anchor in ``anchors``, the nearest preceding keyframe, or
                 :data:`NO_ANCHOR` where none precedes.
-            query: float[Ds], the scorer's embedding of the question.
+            query: float[Ds], the scorer's embedding of the question, see ``unit_query``.
             generator: as in :class:`FrameSelector`.
 
         Returns:
