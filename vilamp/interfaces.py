@@ -93,10 +93,12 @@ class FrameMerger(nn.Module, ABC):
         tokens_per_frame: T >= 0, constant for the life of the object.  0 drops the frames.
         space: ``"vision"``: works on the vision tower's features, its tokens then go through the projector's second
             MLP.  ``"language"``: works on projected features, its tokens go to the language model as they are.
+        unit_query: the query comes with unit norm; False: with the norm that the scorer's encoder gives it.
     """
 
     tokens_per_frame: int = 1
     space: Literal["vision", "language"] = "vision"
+    unit_query: bool = True
 
     @abstractmethod
     def forward(
@@ -112,10 +114,11 @@ class FrameMerger(nn.Module, ABC):
 
         Args:
             patches: float[n, P, D], the frames to merge, in temporal order.  n >= 0.
-            anchors: float[A, P, D], keyframes that these frames may be compared with.  A >= 0.
+            anchors: float[A, P, D], frames that these may be compared with: keyframes, unless ``model.anchor`` says
+                otherwise.  A >= 0.
             anchor_of: int64[n], for each frame the row of its anchor in ``anchors``, the nearest preceding keyframe, or
                 :data:`NO_ANCHOR` where none precedes.
-            query: float[Ds], the scorer's embedding of the question.
+            query: float[Ds], the scorer's embedding of the question, see ``unit_query``.
             generator: as in :class:`FrameSelector`.
 
         Returns:
@@ -136,7 +139,7 @@ def check_selector_inputs(frames: Tensor, query: Tensor, num_keyframes: int, tim
         raise ValueError(f"timestamps must be float[{frames.shape[0]}] to match frames, got {list(timestamps.shape)}")
     if num_keyframes < 1:
         raise ValueError(f"num_keyframes must be at least 1, got {num_keyframes}")
-    _check_finite(frames=frames, query=query, timestamps=timestamps)
+    check_finite(frames=frames, query=query, timestamps=timestamps)
 
 
 def frame_relevance(frames: Tensor, query: Tensor) -> Tensor:
@@ -166,10 +169,13 @@ def check_merger_inputs(
     *,
     dim: int | None = None,
     query_dim: int | None = None,
+    finite_patches: bool = True,
 ) -> None:
     """Raise ValueError unless the arguments are what :meth:`FrameMerger.forward` promises.
 
-    A merger whose parameters fix ``dim`` or ``query_dim`` passes them to have them checked too.
+    A merger whose parameters fix ``dim`` or ``query_dim`` passes them to have them checked too.  One that sees by its
+    result whether the patches are finite passes ``finite_patches=False``, which spares a pass over all of them, and
+    then calls :func:`check_finite` itself.
     """
     if patches.dim() != 3 or patches.shape[1] < 1:
         raise ValueError(f"patches must be float[n, P, D] with P >= 1, got {list(patches.shape)}")
@@ -184,10 +190,12 @@ def check_merger_inputs(
     for name, value, width in (("patches", patches, dim), ("query", query, query_dim)):
         if width is not None and value.shape[-1] != width:
             raise ValueError(f"{name} must be {width} wide, as the merger was built, got {list(value.shape)}")
-    _check_finite(patches=patches, anchors=anchors, query=query)
+    if finite_patches:
+        check_finite(patches=patches)
+    check_finite(anchors=anchors, query=query)
 
 
-def _check_finite(**tensors: Tensor) -> None:
+def check_finite(**tensors: Tensor) -> None:
     """Raise ValueError that names the first argument with a NaN or an infinity in it."""
     for name, value in tensors.items():
         # The sum of anything not finite is not finite, and it costs one pass without a copy; isfinite() allocates more

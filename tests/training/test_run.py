@@ -118,6 +118,34 @@ def test_evaluation_repeats_the_figures_of_the_run(config: Any) -> None:
     assert json.loads((scored.folder / "metrics.json").read_text()) == scored.metrics
 
 
+def test_evaluation_follows_the_variant_of_the_run_unless_a_part_is_named(config: Any) -> None:
+    run = train(config("variant=release", "num_keyframes=6", "selector.tau=0.2"))
+    best = f"checkpoint={run.folder / 'checkpoints' / 'best.ckpt'}"
+    scored = evaluate(config(best, name="evaluate", folder="scored"))
+    assert scored.metrics["val/loss"] == run.metrics["val/loss"]
+    assert scored.metrics["visual_tokens"] == run.metrics["visual_tokens"]
+    own = evaluate(config(best, "selector=differential", "selector.tau=0.2", name="evaluate", folder="own"))
+    assert own.metrics["visual_tokens"] == run.metrics["visual_tokens"], "six keyframes, the places were filled"
+    strict = ["variant=paper", "selector=differential", "selector.tau=0.2"]
+    paper = evaluate(config(best, *strict, name="evaluate", folder="paper"))
+    assert paper.metrics["visual_tokens"] < run.metrics["visual_tokens"], "fewer keyframes"
+    with pytest.raises(ConfigError, match=r"the variant changes nothing by itself.*selector=differential"):
+        evaluate(config(best, "variant=paper", name="evaluate", folder="alone"))
+
+
+def test_a_checkpoint_from_before_the_variants_is_scored_as_the_paper_has_it(config: Any, tmp_path: Path) -> None:
+    run = train(config())
+    checkpoint = torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    stored = checkpoint["config"]
+    del stored["variant"], stored["model"]["anchor"], stored["model"]["projector"]["newline"]
+    for key in ("maps", "learn_alpha", "space"):
+        del stored["merger"][key]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    for overrides in ([], ["selector=differential"]):
+        scored = evaluate(config(f"checkpoint={tmp_path / 'old.ckpt'}", *overrides, name="evaluate", folder="old"))
+        assert scored.metrics["val/loss"] == run.metrics["val/loss"]
+
+
 def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a file"):
         evaluate(config(f"checkpoint={tmp_path / 'none.ckpt'}", name="evaluate"))

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vilamp.errors import ConfigError
-from vilamp.interfaces import NO_ANCHOR, FrameMerger, check_merger_inputs
+from vilamp.interfaces import FrameMerger, check_finite, check_merger_inputs
+from vilamp.mergers._in_blocks import Runs, merge_in_blocks
 
 EPSILON = 1e-8
-"""A vector shorter than this has no direction: its cosine with anything is 0, and no gradient flows through it."""
+"""The shortest length that a vector has in a cosine of the release.
+
+In the paper's form a vector shorter than this has no direction: its cosine with anything is 0, and no gradient flows
+through it.
+"""
+
+Maps = Literal["one", "four"]
+Space = Literal["vision", "language"]
 
 
 class DifferentialMerger(FrameMerger):
-    """DFM (ViLaMP, Eq. 5-7 and 9-10).
+    """DFM (ViLaMP, Eq. 5-7 and 9-10), in the form of the paper or in that of the authors' release.
 
     For patch m of frame n, with the query q and the anchor k, the nearest keyframe before n::
 
@@ -25,8 +35,17 @@ class DifferentialMerger(FrameMerger):
         token       t = sum over m of w p_n^m                                Eq. 10
 
     The cosine of Eq. 6 needs q in the space of the patches, while the scorer's query lives in the scorer's own, mostly
-    of another width; the paper leaves open how it gets from one to the other.  Here a linear map without bias is
-    learned with the rest of the model.  It starts as the identity, or as a random orthogonal map where widths differ.
+    of another width; the paper leaves open how it gets from one to the other.  With ``maps="one"`` a linear map without
+    bias, ``query_map``, is learned with the rest of the model.  It starts as the identity, or as a random orthogonal
+    map where widths differ.
+
+    With ``maps="four"``, as in the release, each side of both cosines has a learned linear map with bias::
+
+        R = cos(patch_query_map(p_n^m), query_map(q))
+        T = cos(patch_anchor_map(p_n^m), anchor_map(p_k^m))
+
+    and the token is the weighted mean of the patches themselves.  The release also has alpha learned, and merges in the
+    space of the language model.  Nothing keeps a learned alpha positive; below 0 the least salient patches weigh most.
 
     Everything is computed in at least float32, whatever the patches are and also under autocast: with alpha = 0.01 the
     softmax magnifies a cosine's rounding error a hundredfold.
@@ -34,23 +53,46 @@ class DifferentialMerger(FrameMerger):
     Args:
         lambda_: weight of redundancy against relevance, >= 0.
         alpha: temperature of the softmax, > 0.
+        maps: "one" or "four" learned maps, see above.
+        learn_alpha: whether alpha is a parameter, which starts at ``alpha``.
+        space: what the patches are, see :class:`~vilamp.interfaces.FrameMerger`.
         dim: width of the patches.
         query_dim: width of the query.
 
     Raises:
-        ConfigError: lambda_ or alpha out of range.
+        ConfigError: lambda_ or alpha out of range, or maps or space none of those above.
     """
 
-    def __init__(self, lambda_: float = 1.0, alpha: float = 0.01, *, dim: int, query_dim: int) -> None:
+    def __init__(
+        self,
+        lambda_: float = 1.0,
+        alpha: float = 0.01,
+        maps: Maps = "one",
+        learn_alpha: bool = False,
+        space: Space = "vision",
+        *,
+        dim: int,
+        query_dim: int,
+    ) -> None:
         super().__init__()
         if not (math.isfinite(lambda_) and lambda_ >= 0):
             raise ConfigError(f"merger.lambda_ must be a number >= 0, got {lambda_}")
         if not (math.isfinite(alpha) and alpha > 0):
             raise ConfigError(f"merger.alpha must be a number > 0, got {alpha}")
+        for name, value, known in (("maps", maps, Maps), ("space", space, Space)):
+            if value not in get_args(known):
+                raise ConfigError(f"merger.{name} must be one of {', '.join(get_args(known))}, got {value}")
         self.lambda_ = lambda_
-        self.alpha = alpha
-        self.query_map = nn.Linear(query_dim, dim, bias=False)
-        if dim == query_dim:
+        self.alpha = nn.Parameter(torch.tensor(alpha)) if learn_alpha else alpha
+        self.maps = maps
+        self.space = space
+        self.unit_query = maps == "one"  # behind a bias the length of the query counts, and the release keeps it
+        self.query_map = nn.Linear(query_dim, dim, bias=maps == "four")
+        if maps == "four":
+            self.patch_query_map = nn.Linear(dim, dim)
+            self.patch_anchor_map = nn.Linear(dim, dim)
+            self.anchor_map = nn.Linear(dim, dim)
+        elif dim == query_dim:
             nn.init.eye_(self.query_map.weight)
         else:
             nn.init.orthogonal_(self.query_map.weight)
@@ -66,40 +108,108 @@ class DifferentialMerger(FrameMerger):
     ) -> Tensor:
         """See :class:`~vilamp.interfaces.FrameMerger`; draws nothing.  Returns float[n, 1, dim].
 
+        ``anchor_of`` may name any anchor for any frame: the keyframe that precedes it is the caller's choice.
+
         Raises:
             ValueError: also where a width is not the one that the merger was built with.
         """
         in_features, out_features = self.query_map.in_features, self.query_map.out_features
-        check_merger_inputs(patches, anchors, anchor_of, query, dim=out_features, query_dim=in_features)
+        widths = {"dim": out_features, "query_dim": in_features}
+        check_merger_inputs(patches, anchors, anchor_of, query, **widths, finite_patches=False)
         dtype = torch.promote_types(patches.dtype, torch.float32)
         with torch.autocast(patches.device.type, enabled=False):
-            features = patches.to(dtype)  # [n, P, D]
-            saliency = self._saliency(features, anchors.to(dtype), anchor_of, query)  # [n, P]
-            weights = (saliency / self.alpha).softmax(dim=-1)  # [n, P]
-            tokens = torch.einsum("np,npd->nd", weights, features)  # [n, D]
-        return tokens[:, None].to(patches.dtype)
-
-    def _saliency(self, features: Tensor, anchors: Tensor, anchor_of: Tensor, query: Tensor) -> Tensor:
-        """float[n, P]: relevance - lambda * redundancy of every patch (Eq. 5).
-
-        Both cosines share the patch, so with unit vectors R - lambda T = p . (q - lambda k): one product with what the
-        frames of one anchor have in common.  Anchors are never repeated for every frame.
-        """
-        mapped = self.query_map(query.to(self.query_map.weight.dtype)).to(features.dtype)  # [D]
-        unit_query = mapped * _inverse_norm(mapped)[..., None]
-        directions = (unit_query - self.lambda_ * anchors * _inverse_norm(anchors)[..., None]).unbind()  # A of [P, D]
-        runs, lengths = anchor_of.unique_consecutive(return_counts=True)
-        products = [features.new_zeros(0, features.shape[1])]
-        for anchor, run in zip(runs.tolist(), features.split(lengths.tolist()), strict=True):
-            if anchor == NO_ANCHOR:
-                products.append(run @ unit_query)
+            asked = self.query_map(query.to(self.query_map.weight.dtype)).to(dtype)  # [D]
+            alpha = torch.as_tensor(self.alpha, dtype=dtype, device=patches.device)
+            if self.maps == "one":
+                form = (self._paper_direction, self._merge_as_paper)
+                shared = [asked * _inverse_norm(asked), alpha]
             else:
-                # This order reads the run as it lies in memory; "npd,pd->np" takes four times as long.
-                products.append(torch.einsum("pd,npd->pn", directions[anchor], run).T)
-        return torch.cat(products) * _inverse_norm(features)
+                form = (self._release_direction, self._merge_as_release)
+                maps = (self.patch_query_map, self.patch_anchor_map, self.anchor_map)
+                weights = (value.to(dtype) for linear in maps for value in (linear.weight, linear.bias))
+                shared = [asked * _floored_inverse_norm(asked), alpha, *weights]
+            tokens = merge_in_blocks(*form, patches, anchors, anchor_of, *shared)
+        # A patch with a NaN or an infinity makes its frame's token NaN or infinite, whatever its weight.  To look for
+        # them here spares one pass over the patches.
+        if not bool(tokens.detach().sum().isfinite()):
+            check_finite(patches=patches)
+        return tokens[:, None]
+
+    def _paper_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor) -> Tensor:
+        """float[P, D]: q - lambda k in unit vectors.
+
+        Both cosines share the patch, so R - lambda T = p . (q - lambda k) over the norm of p: one product with what the
+        frames of one anchor have in common.
+        """
+        anchor = anchor.to(query.dtype)
+        return torch.addcmul(query, anchor, _inverse_norm(anchor)[:, None], value=-self.lambda_)
+
+    def _merge_as_paper(self, patches: Tensor, runs: Runs, query: Tensor, alpha: Tensor) -> Tensor:
+        """Tokens float[b, D] of a block of frames.
+
+        Args:
+            patches: float[b, P, D].
+            runs: of :meth:`_paper_direction`.
+            query: float[D], mapped, of unit norm.
+            alpha: float[].
+        """
+        features = patches.to(query.dtype)
+        saliency = _products(features, runs, query) * _inverse_norm(features)
+        return _weighted_mean(saliency / alpha, features).to(patches.dtype)
+
+    def _release_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
+        """float[P, D]: the mapped patches of the anchor, of unit norm."""
+        mapped = F.linear(anchor.to(query.dtype), *maps[4:])
+        return mapped * _floored_inverse_norm(mapped)[:, None]
+
+    def _merge_as_release(self, patches: Tensor, runs: Runs, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
+        """Tokens float[b, D] of a block of frames.
+
+        Args:
+            patches: float[b, P, D].
+            runs: of :meth:`_release_direction`.
+            query: float[D], mapped, of unit norm.
+            alpha: float[].
+            maps: weight and bias of patch_query_map, patch_anchor_map and anchor_map.
+        """
+        features = patches.to(query.dtype)
+        mapped = F.linear(features, *maps[:2])  # [b, P, D]
+        saliency = (mapped @ query) * _floored_inverse_norm(mapped)
+        del mapped  # where no gradient needs it, the next takes its memory
+        mapped = F.linear(features, *maps[2:4])
+        redundancy = _products(mapped, runs, torch.zeros_like(query)) * _floored_inverse_norm(mapped)
+        return _weighted_mean((saliency - self.lambda_ * redundancy) / alpha, features).to(patches.dtype)
+
+
+def _products(features: Tensor, runs: Runs, without: Tensor) -> Tensor:
+    """float[b, P]: every patch times the direction that its anchor has in its place.
+
+    Args:
+        features: float[b, P, D].
+        runs: float[P, D] of their anchor, or None, for how many frames.
+        without: float[D], the direction for frames that have no anchor.
+    """
+    products = []
+    for (direction, _), run in zip(runs, features.split([length for _, length in runs]), strict=True):
+        if direction is None:
+            products.append(run @ without)
+        else:
+            # This order reads the run as it lies in memory; "npd,pd->np" takes five times as long.
+            products.append(torch.einsum("pd,npd->pn", direction, run).T)
+    return torch.cat(products)
+
+
+def _weighted_mean(logits: Tensor, features: Tensor) -> Tensor:
+    """float[b, D]: the mean of float[b, P, D] by the softmax of float[b, P]."""
+    return torch.einsum("np,npd->nd", logits.softmax(dim=-1), features)
 
 
 def _inverse_norm(vectors: Tensor) -> Tensor:
     """1 / norm over the last dimension, 0 where the norm is below EPSILON."""
     norm = torch.linalg.vector_norm(vectors, dim=-1)
     return torch.where(norm > EPSILON, 1 / norm.clamp_min(EPSILON), 0.0)
+
+
+def _floored_inverse_norm(vectors: Tensor) -> Tensor:
+    """1 / norm over the last dimension, of which none counts as less than EPSILON."""
+    return 1 / torch.linalg.vector_norm(vectors, dim=-1).clamp_min(EPSILON)

@@ -20,6 +20,7 @@ from rich.table import Table
 from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain
 from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
+from vilamp.locations import conf_dir
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
@@ -29,6 +30,8 @@ from vilamp.training.module import VideoQA
 from vilamp.training.timeline import draw_timeline
 
 MAX_ANSWER_TOKENS = 32
+READ_VARIANT = {"selector", "merger", "model"}
+"""The groups whose files take values from the variant."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,15 @@ def evaluate(cfg: DictConfig) -> Run:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if "config" not in checkpoint:
         raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
-    merged = OmegaConf.create(checkpoint["config"])
-    for key, value in cfg.items():
-        if value is not None:
-            merged[str(key)] = value
+    merged = _configuration(checkpoint["config"])
+    named = {str(key): value for key, value in cfg.items() if value is not None}
+    if named.get("variant", merged.variant) != merged.variant and not named.keys() & READ_VARIANT:
+        raise ConfigError(
+            "the variant changes nothing by itself: selector, merger and model are those of the checkpoint's run; name "
+            "the one that is to follow the variant as well, for instance selector=differential"
+        )
+    for key, value in named.items():
+        merged[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
@@ -135,6 +143,15 @@ def evaluate(cfg: DictConfig) -> Run:
         trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
+
+
+def _configuration(stored: dict[str, Any]) -> DictConfig:
+    """The configuration of a checkpoint; one from before there were variants did as the paper says."""
+    config = OmegaConf.create(stored)
+    if "variant" not in config:
+        config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
+        config.model.anchor = config.variant.anchor
+    return config
 
 
 def _prepare(cfg: DictConfig) -> _Parts:
