@@ -19,7 +19,7 @@ from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
-from vilamp.models.video_lm import VideoLM
+from vilamp.models.video_lm import HOW_TO_FIT, VideoLM
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.samples import EncodeQuestion
 from vilamp.training.optim import PartwiseAdamW
@@ -98,11 +98,16 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     scorer = build_object(cfg.model.scorer, ClipScorer, "model.scorer", weights=weights)
     tower = build_object(cfg.model.vision_tower, SiglipTower, "model.vision_tower", weights=weights)
     language_model = build_object(cfg.model.language_model, LanguageModel, "model.language_model", weights=weights)
-    projector = build_object(
-        cfg.model.projector, Projector, "model.projector", vision_dim=tower.dim, language_dim=language_model.dim
-    )
     selector = build_selector(cfg.selector, scorer.dim)
     merger = build_merger(cfg.merger, tower.dim, language_model.dim, scorer.dim)
+    projector = build_object(
+        cfg.model.projector,
+        Projector,
+        "model.projector",
+        vision_dim=tower.dim,
+        language_dim=language_model.dim,
+        merges=merger.space == "vision",
+    )
     return VideoLM(
         scorer=scorer,
         selector=selector,
@@ -112,6 +117,7 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
         language_model=language_model,
         num_keyframes=cfg.num_keyframes,
         chunk_size=cfg.model.chunk_size,
+        anchor=cfg.model.anchor,
     )
 
 
@@ -141,8 +147,7 @@ def build_encoder(cfg: DictConfig, model: VideoLM) -> PromptEncoder:
     if room < MIN_TEXT_TOKENS:
         raise ConfigError(
             f"a video of data.max_frames={cfg.data.max_frames} frames can become {visual} visual tokens, which leaves "
-            f"{room} of the language model's {model.language_model.context}; lower data.max_frames, num_keyframes or "
-            "model.projector.keyframe_grid"
+            f"{room} of the language model's {model.language_model.context}; {HOW_TO_FIT}"
         )
     return PromptEncoder(
         scorer_path=cfg.model.scorer.path,

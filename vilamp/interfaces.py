@@ -93,10 +93,12 @@ class FrameMerger(nn.Module, ABC):
         tokens_per_frame: T >= 0, constant for the life of the object.  0 drops the frames.
         space: ``"vision"``: works on the vision tower's features, its tokens then go through the projector's second
             MLP.  ``"language"``: works on projected features, its tokens go to the language model as they are.
+        unit_query: the query comes with unit norm; False: with the norm that the scorer's encoder gives it.
     """
 
     tokens_per_frame: int = 1
     space: Literal["vision", "language"] = "vision"
+    unit_query: bool = True
 
     @abstractmethod
     def forward(

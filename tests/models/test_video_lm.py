@@ -129,8 +129,11 @@ def test_a_short_query_lets_a_long_question_through(tiny: tuple[VideoLM, PromptE
 
 
 def test_videos_longer_than_the_context_are_refused_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"data\.max_frames=40000 frames can become .* lower data\.max_frames"):
+    with pytest.raises(ConfigError, match=r"data\.max_frames=40000 frames can become .* 32768") as caught:
         build("data.max_frames=40000")
+    for setting in ("model.projector.keyframe_grid", "variant.keyframe_grid", "num_keyframes", "data.max_frames"):
+        assert setting in str(caught.value)
+    assert "model.language_model.path with a longer context" in str(caught.value)
 
 
 def test_a_sequence_over_the_context_is_an_error_and_never_cut(tiny: tuple[VideoLM, PromptEncoder]) -> None:

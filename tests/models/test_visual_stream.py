@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from vilamp.mergers.differential import DifferentialMerger
 from vilamp.mergers.none import NoneMerger
 from vilamp.mergers.random import RandomMerger
 from vilamp.mergers.uniform import UniformMerger
+from vilamp.models.anchors import BY_NUMBER, PRECEDING, RULES
 from vilamp.models.projector import Projector
 from vilamp.models.visual_stream import View, VisualStream, interleave
 
@@ -60,13 +63,16 @@ class LanguageSpaceMerger(FrameMerger):
         return (patches - self.scale * has * anchor).mean(1, keepdim=True)
 
 
-def make_stream(merger: FrameMerger, chunk_size: int, trainable_tower: bool = False) -> VisualStream:
+def make_stream(
+    merger: FrameMerger, chunk_size: int, trainable_tower: bool = False, anchor: str = PRECEDING
+) -> VisualStream:
     torch.manual_seed(0)
     tower = FakeTower().requires_grad_(trainable_tower)
-    projector = Projector(keyframe_grid=2, vision_dim=WIDTH, language_dim=10)
+    merges = merger.space == "vision"
+    projector = Projector(keyframe_grid=2, newline=True, vision_dim=WIDTH, language_dim=10, merges=merges)
     for parameter in merger.parameters():
         nn.init.normal_(parameter, std=0.5)
-    return VisualStream(tower, merger, projector, chunk_size).double()
+    return VisualStream(tower, merger, projector, chunk_size, anchor).double()
 
 
 def make_video(num_frames: int, seed: int = 0) -> Tensor:
@@ -80,28 +86,90 @@ def view(keyframes: list[int], seed: int = 7) -> View:
     return View(torch.tensor(keyframes, dtype=torch.int64), query / query.norm(), seed)
 
 
-def run(merger: FrameMerger, chunk_size: int, frames: Tensor, views: list[View], trainable_tower: bool):
-    stream = make_stream(merger, chunk_size, trainable_tower)
-    outputs = stream(frames, views)
+def run(
+    merger: FrameMerger,
+    chunk_size: int,
+    frames: Tensor,
+    views: list[View],
+    trainable_tower: bool,
+    anchor: str = PRECEDING,
+    forward: Callable[[VisualStream, Tensor, list[View]], list[Tensor]] = VisualStream.__call__,
+):
+    """The sequences of a video and the gradients of a loss that sees every number of them."""
+    stream = make_stream(merger, chunk_size, trainable_tower, anchor)
+    outputs = forward(stream, frames, views)
     loss = sum((output * torch.arange(1, output.shape[1] + 1)).square().sum() for output in outputs)
     loss.backward()
     return outputs, {name: p.grad for name, p in stream.named_parameters() if p.requires_grad}
 
 
+def whole_video(stream: VisualStream, frames: Tensor, views: list[View]) -> list[Tensor]:
+    """What the stream computes, written down for the whole video at once."""
+    sequences = []
+    for asked in views:
+        patches, keyframes = stream.vision_tower(frames), asked.keyframes.tolist()
+        if stream.merger.space == "language":
+            patches = stream.projector.keyframe(patches)
+        rest = [frame for frame in range(len(frames)) if frame not in keyframes]
+        before = [sum(k < frame for k in keyframes) for frame in rest]
+        if stream.anchor == PRECEDING:
+            anchors = [keyframes[count - 1] if count else NO_ANCHOR for count in before]
+        else:
+            anchors = [count - 1 if count else frame for count, frame in zip(before, rest, strict=True)]
+        generator = torch.Generator().manual_seed(asked.seed)
+        anchor_of = torch.tensor(anchors, dtype=torch.int64)
+        merged = stream.merger(patches[rest], patches, anchor_of, asked.query, generator=generator)
+        if stream.merger.space == "language":
+            tokens = stream.projector.pool(patches[keyframes])
+        else:
+            tokens, merged = stream.projector.project_keyframes(patches[keyframes]), stream.projector.merged(merged)
+        sequence = interleave(tokens, merged, asked.keyframes, len(frames))
+        sequences.append(torch.cat([sequence, stream.projector.newline[None]]))
+    return sequences
+
+
+def assert_same(one: tuple[list[Tensor], dict], other: tuple[list[Tensor], dict]) -> None:
+    for sequence, its_twin in zip(one[0], other[0], strict=True):
+        torch.testing.assert_close(sequence, its_twin, rtol=1e-9, atol=1e-12)
+    for name, gradient in one[1].items():
+        pair = [value for value in (gradient, other[1][name]) if value is not None]
+        if len(pair) == 2:
+            torch.testing.assert_close(*pair, rtol=1e-8, atol=1e-10)
+        else:  # a part that no frame needed may have no gradient in one form and zeros in the other
+            assert not any(value.any() for value in pair), name
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_chunk_size_gives_what_the_whole_video_gives(data: st.DataObject) -> None:
+    num_frames = data.draw(st.integers(1, 12))
+    chunk_size = data.draw(st.integers(1, num_frames))
+    anchor = data.draw(st.sampled_from(RULES))
+    make = data.draw(st.sampled_from([LanguageSpaceMerger, MERGERS["differential"], RandomMerger]))
+    sets = data.draw(st.lists(st.sets(st.integers(0, num_frames - 1)), min_size=1, max_size=2))
+    trainable_tower = data.draw(st.booleans())
+    frames, views = make_video(num_frames), [view(sorted(keyframes)) for keyframes in sets]
+    torch.manual_seed(1)
+    whole = run(make(), chunk_size, frames, views, trainable_tower, anchor, whole_video)
+    torch.manual_seed(1)
+    assert_same(whole, run(make(), chunk_size, frames, views, trainable_tower, anchor))
+
+
 @pytest.mark.parametrize("trainable_tower", [False, True])
 @pytest.mark.parametrize("name", [*MERGERS, "language"])
-def test_chunk_size_changes_neither_tokens_nor_gradients(name: str, trainable_tower: bool) -> None:
+@pytest.mark.parametrize("anchor", RULES)
+def test_chunk_size_changes_neither_tokens_nor_gradients(anchor: str, name: str, trainable_tower: bool) -> None:
     frames = make_video(23)
-    views = [view([0, 9, 10, 22]), view([5], seed=8), view(list(range(23)), seed=9)]
+    views = [view([0, 9, 10, 22]), view([5], seed=8), view(list(range(23)), seed=9), view([])]
 
     def build() -> FrameMerger:
         torch.manual_seed(1)
         return LanguageSpaceMerger() if name == "language" else MERGERS[name]()
 
-    whole, whole_gradients = run(build(), 64, frames, views, trainable_tower)
+    whole, whole_gradients = run(build(), 64, frames, views, trainable_tower, anchor)
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in whole_gradients.values())
     for chunk_size in (1, 2, 7, 23):
-        parts, gradients = run(build(), chunk_size, frames, views, trainable_tower)
+        parts, gradients = run(build(), chunk_size, frames, views, trainable_tower, anchor)
         for one, other in zip(whole, parts, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
         for key, gradient in whole_gradients.items():
@@ -130,6 +198,18 @@ def test_the_tower_sees_a_chunk_at_a_time_and_once_for_all_questions() -> None:
     assert seen == [8, 8, 8, 6]
 
 
+def test_every_frame_is_projected_once_for_all_questions_before_a_merger_in_the_language_space() -> None:
+    stream = make_stream(LanguageSpaceMerger(), 8, anchor=BY_NUMBER)
+    seen = []
+    stream.projector.keyframe.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    stream(make_video(30), [view([1, 20]), view([2]), view([])])
+    assert seen == [8, 8, 8, 6]
+
+
+def test_no_question_is_no_sequence() -> None:
+    assert make_stream(UniformMerger(), 2, anchor=BY_NUMBER)(make_video(3), []) == []
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the most elements of any floating tensor that an operation made."""
 
@@ -143,12 +223,16 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", MERGERS)
+@pytest.mark.parametrize("name", [*MERGERS, "language"])
 @pytest.mark.parametrize("trainable_tower", [False, True])
-def test_no_tensor_grows_like_frames_times_patches_or_frames_squared(name: str, trainable_tower: bool) -> None:
+@pytest.mark.parametrize("anchor", RULES)
+def test_no_tensor_grows_like_frames_times_patches_or_frames_squared(
+    anchor: str, name: str, trainable_tower: bool
+) -> None:
     """Memory is O(chunk * P + N): going from 40 to 160 frames may add tokens and nothing else."""
     frames = 160
-    stream = make_stream(MERGERS[name](), 4, trainable_tower)
+    merger = LanguageSpaceMerger() if name == "language" else MERGERS[name]()
+    stream = make_stream(merger, 4, trainable_tower, anchor)
     with LargestTensor() as largest:
         sum(output.sum() for output in stream(make_video(frames), [view([0, 80])])).backward()
     assert largest.numel < min(frames * PATCHES * WIDTH, frames * frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,45 +19,89 @@ def _mlp(vision_dim: int, language_dim: int) -> nn.Sequential:
 class Projector(nn.Module):
     """Two two-layer MLPs: one for the patches of keyframes, one for merged tokens.
 
+    A merger in the language space works on what the first MLP gives; then there is no second one.
+
     Args:
-        path: a safetensors file with the weights of ``keyframe`` and, if it knows them, of ``merged``; None for random
-            ones.  A file without ``merged`` (a model that never merged) starts it as a copy of ``keyframe``.
+        path: a safetensors file with the weights of ``keyframe`` and, if it knows them, of ``merged`` and ``newline``;
+            None for random ones.  A file without ``merged`` (a model that never merged) starts it as a copy of
+            ``keyframe``; one without ``newline`` starts that at random.
         keyframe_grid: keyframes are pooled (bilinearly, after projection) to this many tokens a side; None keeps all
             patches.
+        newline: one learned embedding follows the last frame of a video.
         vision_dim: Dv, runtime.
         language_dim: D, runtime.
+        merges: runtime; False leaves ``merged`` out, which nothing would use behind a merger in the language space.
+
+    Raises:
+        ConfigError: a grid without tokens, or weights that do not fit.
     """
 
+    merged: nn.Sequential | None
+    newline: nn.Parameter | None
+
     def __init__(
-        self, path: str | None = None, keyframe_grid: int | None = None, *, vision_dim: int, language_dim: int
+        self,
+        path: str | None = None,
+        keyframe_grid: int | None = None,
+        newline: bool = False,
+        *,
+        vision_dim: int,
+        language_dim: int,
+        merges: bool = True,
     ):
         super().__init__()
+        if keyframe_grid is not None and keyframe_grid < 1:
+            raise ConfigError(f"model.projector.keyframe_grid must be at least 1, or null, got {keyframe_grid}")
         self.keyframe_grid = keyframe_grid
         self.keyframe = _mlp(vision_dim, language_dim)
-        self.merged = _mlp(vision_dim, language_dim)
+        self.merged = _mlp(vision_dim, language_dim) if merges else None
+        self.newline = nn.Parameter(torch.randn(language_dim) / math.sqrt(language_dim)) if newline else None
         if path is not None:
-            state = load_file(path)
-            if not any(name.startswith("merged.") for name in state):
-                state |= {name.replace("keyframe.", "merged.", 1): value.clone() for name, value in state.items()}
-            try:
-                self.load_state_dict(state)
-            except RuntimeError as error:
-                raise ConfigError(f"model.projector.path={path} does not fit the model: {error}") from error
+            self._load(path)
+
+    def _load(self, path: str) -> None:
+        state = load_file(path)
+        if not any(name.startswith("merged.") for name in state):
+            state |= {name.replace("keyframe.", "merged.", 1): value.clone() for name, value in state.items()}
+        if self.merged is None:
+            state = {name: value for name, value in state.items() if not name.startswith("merged.")}
+        if self.newline is not None:
+            state.setdefault("newline", self.newline.detach())
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise ConfigError(f"model.projector.path={path} does not fit the model: {error}") from error
 
     def tokens_per_keyframe(self, patches: int) -> int:
         """How many tokens a keyframe of P patches becomes."""
         return patches if self.keyframe_grid is None else self.keyframe_grid**2
 
+    @property
+    def tokens_per_video(self) -> int:
+        """How many tokens a video has beside those of its frames."""
+        return 0 if self.newline is None else 1
+
     def project_keyframes(self, patches: Tensor) -> Tensor:
         """float[k, P, Dv] -> float[k, tokens_per_keyframe, D]."""
-        projected = self.keyframe(patches)
+        return self.pool(self.keyframe(patches))
+
+    def pool(self, projected: Tensor) -> Tensor:
+        """float[k, P, D], patches that went through ``keyframe`` -> float[k, tokens_per_keyframe, D]."""
         if self.keyframe_grid is None:
             return projected
-        side = math.isqrt(patches.shape[1])
+        side = math.isqrt(projected.shape[1])
         picture = projected.transpose(1, 2).unflatten(2, (side, side))  # [k, D, side, side]
         size = (self.keyframe_grid, self.keyframe_grid)
         return F.interpolate(picture, size, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
 
     def project_merged(self, tokens: Tensor) -> Tensor:
         """float[m, T, Dv] -> float[m, T, D]."""
+        if self.merged is None:
+            raise RuntimeError("this projector was built for a merger whose tokens are projected already")
         return self.merged(tokens)
+
+    def end(self, sequence: Tensor) -> Tensor:
+        """float[V, D], all frames of a video -> float[V + tokens_per_video, D]."""
+        if self.newline is None:
+            return sequence
+        return torch.cat([sequence, self.newline[None].to(sequence.dtype)])

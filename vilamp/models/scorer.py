@@ -42,10 +42,14 @@ class ClipScorer(nn.Module):
         ]
         return torch.cat(parts)
 
-    @torch.no_grad()
     def embed_queries(self, query_ids: Sequence[Tensor]) -> Tensor:
         """Q sequences int64[Tq] that end in the end-of-text token -> float[Q, Ds], unit rows."""
+        return F.normalize(self.encode_queries(query_ids), dim=-1)
+
+    @torch.no_grad()
+    def encode_queries(self, query_ids: Sequence[Tensor]) -> Tensor:
+        """The same before normalisation."""
         # CLIP attends to the left and reads the first end-of-text token, so that what pads to the right is never seen.
         end = self.clip.config.text_config.eos_token_id
         ids = pad_sequence([q.to(self.preprocess.mean.device) for q in query_ids], batch_first=True, padding_value=end)
-        return F.normalize(self.clip.get_text_features(input_ids=ids).pooler_output.float(), dim=-1)
+        return self.clip.get_text_features(input_ids=ids).pooler_output.float()

@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
+from vilamp.models.anchors import PRECEDING, RULES
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.models.visual_stream import View, VisualStream
 from vilamp.samples import IGNORED, VIDEO_TOKEN, Batch, EncodedQuestion, Video
+
+HOW_TO_FIT = (
+    "pool keyframes to fewer tokens (model.projector.keyframe_grid, variant.keyframe_grid where the model follows it), "
+    "lower num_keyframes or data.max_frames, or choose a model.language_model.path with a longer context"
+)
+"""What a user can do about a video that is too long for the language model."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,10 @@ class VideoLM(nn.Module):
         language_model: answers.
         num_keyframes: K.
         chunk_size: frames in the vision tower at a time.
+        anchor: what a merged frame is compared with, one of :data:`vilamp.models.anchors.RULES`.
+
+    Raises:
+        ConfigError: a size below 1, or no such rule.
     """
 
     def __init__(
@@ -63,12 +75,15 @@ class VideoLM(nn.Module):
         language_model: LanguageModel,
         num_keyframes: int,
         chunk_size: int,
+        anchor: str = PRECEDING,
     ) -> None:
         super().__init__()
         if num_keyframes < 1 or chunk_size < 1:
             raise ConfigError(
                 f"num_keyframes and model.chunk_size must be at least 1, got {num_keyframes} and {chunk_size}"
             )
+        if anchor not in RULES:
+            raise ConfigError(f"model.anchor (variant.anchor) must be one of {', '.join(RULES)}, got {anchor!r}")
         self.scorer = scorer
         self.selector = selector
         self.vision_tower = vision_tower
@@ -77,14 +92,16 @@ class VideoLM(nn.Module):
         self.language_model = language_model
         self.num_keyframes = num_keyframes
         self.chunk_size = chunk_size
+        self.anchor = anchor
 
     def max_visual_tokens(self, num_frames: int) -> int:
         """The longest visual sequence that a video of N frames can give."""
         keyframes = min(self.num_keyframes, num_frames)
         per_keyframe = self.projector.tokens_per_keyframe(self.vision_tower.grid**2)
         per_frame = self.merger.tokens_per_frame
-        # A selector may take fewer frames than K, and then the others are merged.
-        return max(k * per_keyframe + (num_frames - k) * per_frame for k in (min(1, num_frames), keyframes))
+        # A selector may take fewer frames than K, even none, and then the others are merged.
+        frames = max(k * per_keyframe + (num_frames - k) * per_frame for k in (0, keyframes))
+        return frames + self.projector.tokens_per_video
 
     def forward(self, batch: Batch) -> Output:
         """Loss and exact match for every question of a batch."""
@@ -116,7 +133,7 @@ class VideoLM(nn.Module):
         """The visual sequence float[V, D] and the selection for every question; None for a text-only one."""
         visuals: list[Tensor | None] = [None] * len(batch.questions)
         selections: list[Selection | None] = [None] * len(batch.questions)
-        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size)
+        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
         for index, video in enumerate(batch.videos):
             asked = [i for i, of in enumerate(batch.video_of) if of == index]
             if not asked:
@@ -132,9 +149,10 @@ class VideoLM(nn.Module):
         return visuals, selections
 
     def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
-        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions in the scorer's space."""
+        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them."""
         frames = self.scorer.embed_frames(video.frames)  # [N, Ds]
-        queries = self.scorer.embed_queries([question.query_ids for question in questions])  # [Q, Ds]
+        raw = self.scorer.encode_queries([question.query_ids for question in questions])  # [Q, Ds]
+        queries = F.normalize(raw, dim=-1)
         timestamps = video.timestamps.to(frames.device)
         selections = [
             self.selector(
@@ -146,7 +164,7 @@ class VideoLM(nn.Module):
             )
             for query, question in zip(queries, questions, strict=True)
         ]
-        return selections, queries
+        return selections, queries if self.merger.unit_query else raw
 
     def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Put the visual sequence where the marker stands.
@@ -166,7 +184,7 @@ class VideoLM(nn.Module):
         if length > self.language_model.context:
             raise ConfigError(
                 f"a sequence of {length} tokens does not fit the language model's context of "
-                f"{self.language_model.context}; lower data.max_frames, num_keyframes or model.projector.keyframe_grid"
+                f"{self.language_model.context}; {HOW_TO_FIT}"
             )
         if visual is None:
             return self.language_model.embed(ids), labels

@@ -1,8 +1,9 @@
 """The heart: one video goes in as a stream of chunks, and one visual sequence per question comes out.
 
-Patch features exist for one chunk of frames at a time; what is kept of a chunk are its keyframes' patches and its
-merged tokens.  The running state from chunk to chunk is the last keyframe's patches, one value for each question.  So
-memory is O(chunk + K) in patches and O(N) in tokens, and no result depends on the chunk size.
+Patch features exist for one chunk of frames at a time; what is kept of a chunk are its keyframes and its merged tokens.
+The running state from chunk to chunk is what later frames are compared with: the last keyframe's patches, one value for
+each question, or the first K frames of the video (:mod:`vilamp.models.anchors`).  So memory is O(chunk + K) in patches
+and O(N) in tokens, and no result depends on the chunk size.
 
 Legend: N frames, n frames of a chunk, P patches, K keyframes, Dv vision width, D language width, T tokens of a merged
 frame.
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vilamp.interfaces import FrameMerger
+from vilamp.models.anchors import BY_NUMBER, PRECEDING, Part, frames_by_number, grow, preceding_keyframes
 from vilamp.models.projector import Projector
 
 
@@ -69,14 +71,23 @@ class VisualStream(nn.Module):
         merger: see :class:`~vilamp.interfaces.FrameMerger`.
         projector: into the language model's space.
         chunk_size: frames that are encoded at a time; changes memory and speed, never the result.
+        anchor: what a merged frame is compared with, one of :data:`vilamp.models.anchors.RULES`.
     """
 
-    def __init__(self, vision_tower: nn.Module, merger: FrameMerger, projector: Projector, chunk_size: int) -> None:
+    def __init__(
+        self,
+        vision_tower: nn.Module,
+        merger: FrameMerger,
+        projector: Projector,
+        chunk_size: int,
+        anchor: str = PRECEDING,
+    ) -> None:
         super().__init__()
         self.vision_tower = vision_tower
         self.merger = merger
         self.projector = projector
         self.chunk_size = chunk_size
+        self.anchor = anchor
 
     def forward(self, frames: Tensor, views: Sequence[View]) -> list[Tensor]:
         """One visual sequence for each question about a video.
@@ -88,7 +99,7 @@ class VisualStream(nn.Module):
             views: one for each question.
 
         Returns:
-            For each view float[V, D], V = K * tokens_per_keyframe + (N - K) * tokens_per_frame.
+            For each view float[V, D], V = K * tokens_per_keyframe + (N - K) * tokens_per_frame + tokens_per_video.
         """
         num_frames = frames.shape[0]
         generator_states = [torch.Generator().manual_seed(view.seed).get_state() for view in views]
@@ -97,31 +108,33 @@ class VisualStream(nn.Module):
         merged_parts: list[list[Tensor]] = [[] for _ in views]
         for start in range(0, num_frames, self.chunk_size):
             stop = min(start + self.chunk_size, num_frames)
-            inside = [view.keyframes[(view.keyframes >= start) & (view.keyframes < stop)] - start for view in views]
-            outputs, generator_states = self._run(frames[start:stop], views, inside, carries, generator_states)
-            for i, (keyframe_patches, merged) in enumerate(outputs):
-                keyframe_parts[i].append(keyframe_patches)
+            parts = [Part.of(view.keyframes, start, stop) for view in views]
+            outputs, carries, generator_states = self._run(frames[start:stop], views, parts, carries, generator_states)
+            for i, (keyframes, merged) in enumerate(outputs):
+                keyframe_parts[i].append(keyframes)
                 merged_parts[i].append(merged)
-                if len(keyframe_patches):
-                    carries[i] = keyframe_patches[-1:]
         return [
             self._sequence(torch.cat(keyframe_parts[i]), torch.cat(merged_parts[i]), view.keyframes, num_frames)
             for i, view in enumerate(views)
         ]
 
-    def _sequence(self, keyframe_patches: Tensor, merged: Tensor, keyframes: Tensor, num_frames: int) -> Tensor:
-        keyframe_tokens = self.projector.project_keyframes(keyframe_patches)
-        merged_tokens = self.projector.project_merged(merged) if self.merger.space == "vision" else merged
-        return interleave(keyframe_tokens, merged_tokens.to(keyframe_tokens.dtype), keyframes, num_frames)
+    @property
+    def _projects_first(self) -> bool:
+        return self.merger.space == "language"
+
+    def _sequence(self, keyframes: Tensor, merged: Tensor, numbers: Tensor, num_frames: int) -> Tensor:
+        if not self._projects_first:
+            keyframes, merged = self.projector.project_keyframes(keyframes), self.projector.project_merged(merged)
+        return self.projector.end(interleave(keyframes, merged.to(keyframes.dtype), numbers, num_frames))
 
     def _run(
         self,
         frames: Tensor,
         views: Sequence[View],
-        inside: list[Tensor],
+        parts: list[Part],
         carries: list[Tensor | None],
         generator_states: list[Tensor],
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor | None], list[Tensor]]:
         """One chunk, recomputed in the backward pass where its activations would otherwise be stored.
 
         Random draws start from the state that the chunk is given, not from a shared generator, because a recomputation
@@ -129,60 +142,62 @@ class VisualStream(nn.Module):
         """
         next_states: list[Tensor] = []
 
-        def distil(frames: Tensor, *carries: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        def distil(frames: Tensor, *carries: Tensor | None) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor | None]]:
             next_states.clear()
-            patches = self._encode(frames)  # [n, P, Dv]
+            patches = self._encode(frames)  # [n, P, Dv or D]
+            kept = list(carries)
+            if self.anchor == BY_NUMBER and views:
+                # One tensor for all questions, whose keyframes differ: the first frames of the video do not.
+                kept = [grow(carries[0], patches, max(len(view.keyframes) for view in views))] * len(views)
             outputs = []
-            for view, keyframes, carry, state in zip(views, inside, carries, generator_states, strict=True):
+            for i, (view, part, state) in enumerate(zip(views, parts, generator_states, strict=True)):
                 generator = torch.Generator()
                 generator.set_state(state)
-                outputs.append(self._distil(patches, keyframes, carry, view.query, generator))
+                keyframes, merged = self._distil(patches, part, kept[i], view.query, generator)
+                if self.anchor == PRECEDING and len(part.keyframes):
+                    kept[i] = keyframes[-1:].clone()  # a slice would keep all of them in memory
+                outputs.append((self.projector.pool(keyframes) if self._projects_first else keyframes, merged))
                 next_states.append(generator.get_state())
-            return outputs
+            return outputs, kept
 
         if torch.is_grad_enabled() and self._stores_activations():
-            outputs = checkpoint(distil, frames, *carries, use_reentrant=False)
+            outputs, kept = checkpoint(distil, frames, *carries, use_reentrant=False)
         else:
-            outputs = distil(frames, *carries)
-        return outputs, next_states
+            outputs, kept = distil(frames, *carries)
+        return outputs, kept, next_states
 
     def _stores_activations(self) -> bool:
         parts = [self.vision_tower, self.merger]
-        if self.merger.space == "language":
+        if self._projects_first:
             parts.append(self.projector)
         return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
     def _encode(self, frames: Tensor) -> Tensor:
+        """uint8[n, H, W, 3] -> the patches in the space that the merger works in, once for all questions."""
         trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            return self.vision_tower(frames)
+            patches = self.vision_tower(frames)
+        return self.projector.keyframe(patches) if self._projects_first else patches
 
     def _distil(
-        self, patches: Tensor, keyframes: Tensor, carry: Tensor | None, query: Tensor, generator: torch.Generator
+        self, patches: Tensor, part: Part, carry: Tensor | None, query: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Split one chunk into keyframes and the rest, and merge the rest.
 
         Args:
-            patches: float[n, P, Dv].
-            keyframes: int64[k] on the host, rows of ``patches``.
-            carry: float[1, P, Dv], the last keyframe before this chunk, or None.
+            patches: float[n, P, D], here and below in the merger's space.
+            part: which of them are keyframes.
+            carry: the last keyframe before this chunk, or the first frames of the video up to this chunk's last.
             query: float[Ds].
             generator: for the merger.
 
         Returns:
-            float[k, P, Dv], the keyframes' patches; float[n - k, T, Dv or D], the merged tokens.
+            float[k, P, D], the keyframes' patches; float[n - k, T, D], the merged tokens.
         """
-        is_rest = torch.ones(len(patches), dtype=torch.bool)
-        is_rest[keyframes] = False
-        rest = is_rest.nonzero().squeeze(1)
-        # The anchors are the carried keyframe, if any, and then the keyframes of this chunk, so the nearest preceding
-        # one is a count of the keyframes before.
-        anchor_of = torch.searchsorted(keyframes, rest) - (1 if carry is None else 0)
         device = patches.device
-        keyframe_patches = patches[keyframes.to(device)]
-        anchors = keyframe_patches if carry is None else torch.cat([carry, keyframe_patches])
-        to_merge = patches[rest.to(device)]
-        if self.merger.space == "language":
-            to_merge, anchors = self.projector.keyframe(to_merge), self.projector.keyframe(anchors)
-        merged = self.merger(to_merge, anchors, anchor_of.to(device), query, generator=generator)
-        return keyframe_patches, merged
+        keyframes, to_merge = patches[part.keyframes.to(device)], patches[part.rest.to(device)]
+        if self.anchor == BY_NUMBER:
+            anchors, anchor_of = frames_by_number(part, to_merge, carry)
+        else:
+            anchors, anchor_of = preceding_keyframes(part, keyframes, carry)
+        return keyframes, self.merger(to_merge, anchors, anchor_of.to(device), query, generator=generator)
