@@ -69,7 +69,7 @@ def whole_video_merge(
     assert isinstance(merger, DifferentialMerger)
     expanded = anchors[anchor_of.clamp(min=0)]  # [m, P, D]
     redundancy = F.cosine_similarity(patches, expanded, dim=-1).masked_fill((anchor_of < 0)[:, None], 0.0)
-    relevance = F.cosine_similarity(patches, merger.query_map(query).expand_as(patches), dim=-1)
+    relevance = F.cosine_similarity(patches, merger.query_map(query.to(patches.dtype)).expand_as(patches), dim=-1)
     weights = ((relevance - merger.lambda_ * redundancy) / merger.alpha).softmax(dim=-1)  # [m, P]
     return (weights[..., None] * patches).sum(dim=1, keepdim=True)
 
