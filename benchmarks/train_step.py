@@ -5,8 +5,8 @@
 Both start from the same weights (``model=tiny``, 32 keyframes), train merger, projector and language model with a
 frozen tower, and must give the same loss.  The straightforward way is written from the description of the published
 implementation: features of all frames are kept, every merged frame gets a copy of its anchor, and logits are computed
-at every position.  Selection is ours on both sides, since only the step is compared.  Ours runs the tower twice, forward
-and in the backward pass, which is the price of not keeping its features.
+at every position.  Selection is ours on both sides, since only the step is compared.  Ours runs the tower twice,
+forward and in the backward pass, which is the price of not keeping its features.
 """
 
 from __future__ import annotations

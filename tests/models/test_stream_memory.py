@@ -30,7 +30,11 @@ class WatchedTower(FakeTower):
     def forward(self, frames: Tensor) -> Tensor:
         self.most_alive = max(self.most_alive, self.alive())
         self.frames += len(frames)
-        array = super().forward(frames).detach().numpy().copy()
+        return self.watch(super().forward(frames))
+
+    def watch(self, features: Tensor) -> Tensor:
+        """The same numbers in memory that is watched from now on."""
+        array = features.detach().numpy().copy()
         self.features.append(weakref.ref(array))
         return torch.from_numpy(array)  # shares the array, which lives as long as the tensor's memory
 
@@ -41,6 +45,8 @@ def watched(name: str, chunk_size: int, anchor: str) -> tuple[VisualStream, Watc
     stream.anchor = anchor
     tower = WatchedTower().requires_grad_(False).double()
     stream.vision_tower = tower
+    if merger.space == "vision":  # what a merger keeps for its gradients is not the features but its part of them
+        merger.register_forward_pre_hook(lambda module, args: (tower.watch(args[0]), *args[1:]))
     return stream, tower
 
 
@@ -53,6 +59,14 @@ def test_features_of_a_frozen_tower_are_gone_before_the_next_chunk_comes(name: s
     assert (tower.most_alive, tower.alive()) == (0, 0)
     sum(output.sum() for output in outputs).backward()
     assert (tower.most_alive, tower.alive()) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["differential", "attention"])
+def test_the_watch_sees_what_plain_autograd_would_keep(name: str) -> None:
+    stream, tower = watched(name, 4, "preceding")
+    stream._stores_activations = lambda: False
+    outputs = stream(make_video(30), [view([0, 9, 10, 22])])
+    assert tower.alive() == 8 and outputs[0].requires_grad  # one for every chunk
 
 
 @pytest.mark.parametrize(
