@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vilamp.build import build_merger
+from vilamp.config import compose
 from vilamp.interfaces import FrameMerger
 from vilamp.locations import conf_dir
 from vilamp.testing import merger_checks
@@ -22,20 +25,20 @@ def test_the_mergers_of_the_paper_are_found() -> None:
     assert {"differential", "uniform", "random", "attention", "none"} <= {path.stem for path in YAMLS}
 
 
-RELEASE = {"maps": "four", "learn_alpha": True, "space": "language"}
-"""What the authors' release has otherwise than the yaml of the differential merger."""
+CASES = [(path.stem, "paper") for path in YAMLS] + [("differential", "release")]
 
-CASES = [(path.stem, path, {}) for path in YAMLS] + [
-    ("differential, release", conf_dir() / "merger" / "differential.yaml", RELEASE)
-]
+
+@functools.cache
+def composed(name: str, variant: str) -> DictConfig:
+    node = compose("train", [f"merger={name}", f"variant={variant}"]).merger
+    assert isinstance(node, DictConfig)
+    return node
 
 
 @pytest.mark.parametrize(("widths", "check"), [(name, check) for name in WIDTHS for check in WIDTHS[name]], ids=str)
-@pytest.mark.parametrize(("path", "settings"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_contract(path, settings, widths, check) -> None:
-    node = OmegaConf.load(path)
-    assert isinstance(node, DictConfig)
-    node.update(settings)
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_contract(name, variant, widths, check) -> None:
+    node = composed(name, variant)
 
     def make(dim: int, query_dim: int) -> FrameMerger:
         return build_merger(node, vision_dim=dim, language_dim=dim, query_dim=query_dim)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from vilamp.build import build_selector
+from vilamp.config import compose
 from vilamp.interfaces import FrameSelector
 from vilamp.locations import conf_dir
 from vilamp.selectors.differential import DifferentialSelector
@@ -19,11 +22,17 @@ def test_the_selectors_of_the_paper_are_found() -> None:
     assert {"differential", "uniform", "random", "attention"} <= {path.stem for path in YAMLS}
 
 
+@functools.cache
+def composed(name: str) -> DictConfig:
+    node = compose("train", [f"selector={name}"]).selector
+    assert isinstance(node, DictConfig)
+    return node
+
+
 @pytest.mark.parametrize("check", selector_checks(), ids=str)
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_contract(path, check) -> None:
-    node = OmegaConf.load(path)
-    assert isinstance(node, DictConfig)
+    node = composed(path.stem)
 
     def make(query_dim: int) -> FrameSelector:
         return build_selector(node, query_dim)

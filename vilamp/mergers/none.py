@@ -24,4 +24,4 @@ class NoneMerger(FrameMerger):
     ) -> Tensor:
         """See :class:`~vilamp.interfaces.FrameMerger`.  Returns float[n, 0, D]."""
         check_merger_inputs(patches, anchors, anchor_of, query)
-        return patches[:, :0]
+        return patches[:, :0].clone()  # an empty slice alone would keep all patches in memory

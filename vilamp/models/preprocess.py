@@ -43,8 +43,8 @@ class FramePreprocessor(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8[n, H, W, 3] -> float[n, 3, size, size], normalised."""
-        pixels = frames.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        pixels = frames.to(self.mean.device).permute(0, 3, 1, 2) / 255  # bytes become floats in one step
         if pixels.shape[-2:] != (self.size, self.size):
             shape = (self.size, self.size)
-            pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        return (pixels - self.mean) / self.std
+            pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+        return (pixels - self.mean).div_(self.std)

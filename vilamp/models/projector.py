@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -100,8 +101,7 @@ class Projector(nn.Module):
             raise RuntimeError("this projector was built for a merger whose tokens are projected already")
         return self.merged(tokens)
 
-    def end(self, sequence: Tensor) -> Tensor:
-        """float[V, D], all frames of a video -> float[V + tokens_per_video, D]."""
-        if self.newline is None:
-            return sequence
-        return torch.cat([sequence, self.newline[None].to(sequence.dtype)])
+    def end(self, parts: Sequence[Tensor]) -> Tensor:
+        """Float[., D], the tokens of a video's frames in order -> float[V, D], with those of the video behind them."""
+        ending = [] if self.newline is None else [self.newline[None].to(parts[0].dtype)]
+        return torch.cat([*parts, *ending])

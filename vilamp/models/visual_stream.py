@@ -1,9 +1,9 @@
 """The heart: one video goes in as a stream of chunks, and one visual sequence per question comes out.
 
-Patch features exist for one chunk of frames at a time; what is kept of a chunk are its keyframes and its merged tokens.
+Patch features exist for one chunk of frames at a time; what is kept of a chunk is its part of the visual sequence.
 The running state from chunk to chunk is what later frames are compared with: the last keyframe's patches, one value for
 each question, or the first K frames of the video (:mod:`vilamp.models.anchors`).  So memory is O(chunk + K) in patches
-and O(N) in tokens, and no result depends on the chunk size.
+and O(N) in nothing but those tokens, and no result depends on the chunk size.
 
 Legend: N frames, n frames of a chunk, P patches, K keyframes, Dv vision width, D language width, T tokens of a merged
 frame.
@@ -104,28 +104,18 @@ class VisualStream(nn.Module):
         num_frames = frames.shape[0]
         generator_states = [torch.Generator().manual_seed(view.seed).get_state() for view in views]
         carries: list[Tensor | None] = [None] * len(views)
-        keyframe_parts: list[list[Tensor]] = [[] for _ in views]
-        merged_parts: list[list[Tensor]] = [[] for _ in views]
+        sequences: list[list[Tensor]] = [[] for _ in views]
         for start in range(0, num_frames, self.chunk_size):
             stop = min(start + self.chunk_size, num_frames)
             parts = [Part.of(view.keyframes, start, stop) for view in views]
-            outputs, carries, generator_states = self._run(frames[start:stop], views, parts, carries, generator_states)
-            for i, (keyframes, merged) in enumerate(outputs):
-                keyframe_parts[i].append(keyframes)
-                merged_parts[i].append(merged)
-        return [
-            self._sequence(torch.cat(keyframe_parts[i]), torch.cat(merged_parts[i]), view.keyframes, num_frames)
-            for i, view in enumerate(views)
-        ]
+            tokens, carries, generator_states = self._run(frames[start:stop], views, parts, carries, generator_states)
+            for sequence, new in zip(sequences, tokens, strict=True):
+                sequence.append(new)
+        return [self.projector.end(sequence) for sequence in sequences]
 
     @property
     def _projects_first(self) -> bool:
         return self.merger.space == "language"
-
-    def _sequence(self, keyframes: Tensor, merged: Tensor, numbers: Tensor, num_frames: int) -> Tensor:
-        if not self._projects_first:
-            keyframes, merged = self.projector.project_keyframes(keyframes), self.projector.project_merged(merged)
-        return self.projector.end(interleave(keyframes, merged.to(keyframes.dtype), numbers, num_frames))
 
     def _run(
         self,
@@ -134,15 +124,15 @@ class VisualStream(nn.Module):
         parts: list[Part],
         carries: list[Tensor | None],
         generator_states: list[Tensor],
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor | None], list[Tensor]]:
-        """One chunk, recomputed in the backward pass where its activations would otherwise be stored.
+    ) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
+        """One chunk, recomputed in the backward pass where activations of all its patches would otherwise be stored.
 
         Random draws start from the state that the chunk is given, not from a shared generator, because a recomputation
         must draw again what the first computation drew.
         """
         next_states: list[Tensor] = []
 
-        def distil(frames: Tensor, *carries: Tensor | None) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor | None]]:
+        def distil(frames: Tensor, *carries: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
             next_states.clear()
             patches = self._encode(frames)  # [n, P, Dv or D]
             kept = list(carries)
@@ -156,7 +146,7 @@ class VisualStream(nn.Module):
                 keyframes, merged = self._distil(patches, part, kept[i], view.query, generator)
                 if self.anchor == PRECEDING and len(part.keyframes):
                     kept[i] = keyframes[-1:].clone()  # a slice would keep all of them in memory
-                outputs.append((self.projector.pool(keyframes) if self._projects_first else keyframes, merged))
+                outputs.append(self._tokens(keyframes, merged, part))
                 next_states.append(generator.get_state())
             return outputs, kept
 
@@ -201,3 +191,12 @@ class VisualStream(nn.Module):
         else:
             anchors, anchor_of = preceding_keyframes(part, keyframes, carry)
         return keyframes, self.merger(to_merge, anchors, anchor_of.to(device), query, generator=generator)
+
+    def _tokens(self, keyframes: Tensor, merged: Tensor, part: Part) -> Tensor:
+        """The chunk's part of the visual sequence, float[., D], from what :meth:`_distil` returns."""
+        if self._projects_first:
+            keyframes = self.projector.pool(keyframes)
+        else:
+            keyframes, merged = self.projector.project_keyframes(keyframes), self.projector.project_merged(merged)
+        num_frames = len(part.keyframes) + len(part.rest)
+        return interleave(keyframes, merged.to(keyframes.dtype), part.keyframes, num_frames)
