@@ -77,7 +77,7 @@ LLAVA_ONEVISION = Layout(
         Rule(r"(model\.)?vision_tower\.(vision_model\.)?", ("vision_tower.siglip.",)),
         Rule(r"(model\.)?multi_modal_projector\.linear_1\.", ("projector.keyframe.0.", "projector.merged.0.")),
         Rule(r"(model\.)?multi_modal_projector\.linear_2\.", ("projector.keyframe.2.", "projector.merged.2.")),
-        Rule(r"(model\.)?image_newline$", ("projector.newline",), "this variant ends no row with a token"),
+        Rule(r"(model\.)?image_newline$", ("projector.newline",), "the model has none: model.projector.newline is off"),
         Rule(r"(language_model\.)?lm_head\.", ("language_model.lm.lm_head.",)),
         Rule(r"language_model\.model\.", ("language_model.lm.model.",)),
         Rule(r"model\.language_model\.", ("language_model.lm.model.",)),
