@@ -16,6 +16,7 @@ from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.interfaces import FrameMerger, FrameSelector
 from vilamp.models.language_model import LanguageModel
+from vilamp.models.lora import Lora
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
@@ -90,7 +91,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
-    """The six parts and their composition, from ``model``, ``selector``, ``merger`` and ``num_keyframes``.
+    """The six parts and their composition, from ``model``, ``lora``, ``selector``, ``merger`` and ``num_keyframes``.
 
     Args:
         cfg: as composed.
@@ -100,6 +101,8 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     scorer = build_object(cfg.model.scorer, ClipScorer, "model.scorer", weights=weights)
     tower = build_object(cfg.model.vision_tower, SiglipTower, "model.vision_tower", weights=weights)
     language_model = build_object(cfg.model.language_model, LanguageModel, "model.language_model", weights=weights)
+    if cfg.get("lora"):
+        build_object(cfg.lora, Lora, "lora").adapt(language_model, weights=weights)
     selector = build_selector(cfg.selector, scorer.dim)
     merger = build_merger(cfg.merger, tower.dim, language_model.dim, scorer.dim)
     projector = build_object(

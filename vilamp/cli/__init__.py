@@ -13,6 +13,7 @@ from vilamp import __version__
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
     "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
     "plugins": ("vilamp.cli.plugins", "list the selectors, mergers and other parts that can be selected"),
 }
 """Name -> (module with ``main(argv, prog) -> exit code``, one line of help)."""

@@ -36,12 +36,15 @@ class LanguageModel(nn.Module):
 
     Args:
         path: hub id or local folder.
+        gradient_checkpointing: in training keep each layer's input alone, and compute the layer again for its gradient.
         weights: runtime; False leaves the parameters on the meta device.
     """
 
-    def __init__(self, path: str, *, weights: bool = True) -> None:
+    def __init__(self, path: str, gradient_checkpointing: bool = False, *, weights: bool = True) -> None:
         super().__init__()
         self.lm = (load_pretrained if weights else build_empty)(AutoModelForCausalLM, path)
+        if gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings

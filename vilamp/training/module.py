@@ -86,6 +86,7 @@ class VideoQA(LightningModule):
             )
 
     def _trained(self) -> set[str]:
-        """Names in the state dict (buffers too) of the parts that train."""
+        """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
         prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
-        return {name for name in self.state_dict() if name.startswith(prefixes)}
+        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {name for name in self.state_dict() if name.startswith(prefixes)} - frozen

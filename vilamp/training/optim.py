@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
 
 from vilamp.errors import ConfigError
+from vilamp.models.lora import adapter_parameters
 
 
 class PartwiseAdamW:
@@ -44,6 +45,8 @@ class PartwiseAdamW:
     def freeze(self, model: nn.Module) -> None:
         """Switch gradients off and evaluation mode on in the parts without a rate; in the others the other way round.
 
+        A part with adapters trains these, and keeps its own weights.
+
         Raises:
             ConfigError: ``lr`` names a part that the model lacks or lacks one that it has, or nothing would train.
         """
@@ -54,7 +57,10 @@ class PartwiseAdamW:
                 f"optim.lr must name every part of the model, {sorted(parts)}: unknown {unknown}, missing {missing}"
             )
         for name, part in parts.items():
-            part.requires_grad_(self.lr[name] is not None).train(self.lr[name] is not None)
+            trains, adapters = self.lr[name] is not None, adapter_parameters(part)
+            part.requires_grad_(trains and not adapters).train(trains)
+            for parameter_name in adapters:
+                part.get_parameter(parameter_name).requires_grad_(trains)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("nothing would train: every part in optim.lr is null or has no parameters")
 
