@@ -35,7 +35,8 @@ def test_the_globs_find_what_ships() -> None:
 @pytest.mark.parametrize("name", MAINS)
 def test_every_main_configuration_composes(name: str) -> None:
     cfg = compose(name)
-    assert set(cfg) >= {"paths", "trainer", "logger", "seed", "num_keyframes"}
+    of_a_run = {"trainer", "logger", "seed"} if name != "memory" else set()  # which runs nothing
+    assert set(cfg) >= {"paths", "num_keyframes", *of_a_run}
 
 
 def test_training_has_every_part_and_an_evaluation_takes_them_from_its_checkpoint() -> None:

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from vilamp.build import build_model, build_optim
 from vilamp.errors import ConfigError
-from vilamp.memory.tracker import GpuKernels, StorageTracker
+from vilamp.memory.tracker import StorageTracker, gpu_kernels
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import View, VisualStream
 from vilamp.samples import IGNORED, VIDEO_TOKEN
@@ -37,7 +37,8 @@ class Plan:
     """What was counted.
 
     Attributes:
-        phases: name of a phase (``watching``, ``prefill``, ``forward``, ``backward`` ...) -> label -> bytes at its peak.
+        phases: name of a phase (``watching``, ``prefill``, ``forward``, ``backward`` ...) -> label -> bytes at its
+            peak.
         block_bytes: weights of the language model's largest block, which sharding gathers while it is computed.
         block_trains: bytes of these weights' gradients.
         sequence: tokens in the language model.
@@ -68,7 +69,7 @@ def plan(cfg: DictConfig) -> Plan:
     frames = [_empty(fake, (cfg.frames, cfg.model.frame_size, cfg.model.frame_size, 3)) for _ in range(cfg.batch)]
     for video in frames:
         tracker.ignore(video)
-    with torch.random.fork_rng(devices=[]), GpuKernels(gpu=gpu), tracker:
+    with torch.random.fork_rng(devices=[]), gpu_kernels(gpu=gpu), tracker:
         counting = _Counting(cfg, model, optim, tracker, frames)
         counting.weights(fake)
         counting.follow(gpu=gpu)
@@ -182,7 +183,7 @@ class _Counting:
         tracker.follow(model.vision_tower, "vision_tower")
         tracker.follow(model.language_model.lm.model, "language_model")
         tracker.follow(model.language_model.lm.lm_head, "logits")
-        model.vision_tower.forward = tracker.run_once(model.vision_tower.forward)  # type: ignore[method-assign]
+        model.vision_tower.forward = tracker.run_once(model.vision_tower.forward)  # type: ignore[method-assign, assignment]
         if gpu:
             for part in (model.scorer, model.vision_tower):  # a chunk is copied from the host
                 part.preprocess.register_forward_pre_hook(lambda _, chunk: (chunk[0].clone(),))
@@ -270,14 +271,14 @@ class _Counting:
             optimizer.step()
         text = cfg.text_tokens + cfg.answer_tokens
         labels = torch.full((text + 1,), IGNORED)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16"):
-            with self._phase("forward", "merger_projector"):
-                sequences = self._watch(text)
-                labels = torch.full((self.sequence,), IGNORED)
-                labels[-cfg.answer_tokens :] = 0
-                with self.tracker.labelled("logits"):
-                    loss = model.language_model.answer_loss(sequences, [labels] * cfg.batch).total
-                del sequences
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16")
+        with autocast, self._phase("forward", "merger_projector"):
+            sequences = self._watch(text)
+            labels = torch.full((self.sequence,), IGNORED)
+            labels[-cfg.answer_tokens :] = 0
+            with self.tracker.labelled("logits"):
+                loss = model.language_model.answer_loss(sequences, [labels] * cfg.batch).total
+            del sequences
         optimizer.zero_grad()
         with self._phase("backward", "language_model"):
             loss.backward()

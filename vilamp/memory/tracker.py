@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -168,26 +167,29 @@ class StorageTracker(TorchDispatchMode):
         return run
 
 
-class GpuKernels(TorchFunctionMode):
+@contextmanager
+def gpu_kernels(*, gpu: bool) -> Iterator[None]:
     """Attention by a fused kernel, as GPUs and CPUs compute it; fake tensors would get the matrix of all weights.
+
+    The functions are replaced by name, because a TorchFunctionMode is off while backward computes layers again.
 
     Args:
         gpu: also take layer norms in float32 under autocast, which CUDA does and a CPU does not.
     """
+    attention, norm = F.scaled_dot_product_attention, F.layer_norm
 
-    def __init__(self, *, gpu: bool) -> None:
-        super().__init__()
-        self.gpu = gpu
+    def layer_norm(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            values, *args = [a.float() if isinstance(a, Tensor) else a for a in (values, *args)]  # type: ignore[assignment]
+        return norm(values, *args, **kwargs)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace the two functions, call all others."""
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return _fused_attention(*args, **kwargs)
-        if func is F.layer_norm and self.gpu and torch.is_autocast_enabled("cpu"):
-            args = (args[0].float(), *args[1:])
-            kwargs = {name: v.float() if name in ("weight", "bias") else v for name, v in kwargs.items()}
-        return func(*args, **kwargs)
+    F.scaled_dot_product_attention = _fused_attention
+    if gpu:
+        F.layer_norm = layer_norm  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention, F.layer_norm = attention, norm
 
 
 def _fused_attention(
