@@ -44,7 +44,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.lm = (load_pretrained if weights else build_empty)(AutoModelForCausalLM, path)
         if gradient_checkpointing:
-            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+            self.lm.activation_checkpointing_enable({"use_reentrant": False})
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings
