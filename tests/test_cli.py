@@ -170,7 +170,11 @@ def test_the_command_tells_its_version(capsys) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "message"),
-    [([], "name a command"), (["tarin"], "did you mean 'train'?"), (["zzz"], "there are: train, evaluate, plugins")],
+    [
+        ([], "name a command"),
+        (["tarin"], "did you mean 'train'?"),
+        (["zzz"], "there are: train, evaluate, memory, plugins"),
+    ],
 )
 def test_an_unknown_subcommand_is_exit_code_2(capsys, argv, message) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -113,7 +113,7 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
         "model.projector",
         vision_dim=tower.dim,
         language_dim=language_model.dim,
-        merges=merger.space == "vision",
+        merges=merger.space == "vision" and merger.tokens_per_frame > 0,
     )
     model = VideoLM(
         scorer=scorer,

@@ -31,7 +31,7 @@ def test_it_has_no_parameter_that_its_settings_leave_unused(newline: bool, merge
     parts = {name.split(".")[0] for name, _ in projector.named_parameters()}
     assert parts == {"keyframe"} | ({"newline"} if newline else set()) | ({"merged"} if merges else set())
     sequence = torch.randn(4, 5)
-    ended = projector.end(sequence)
+    ended = projector.end([sequence[:1], sequence[1:]])
     assert len(ended) == 4 + projector.tokens_per_video == 4 + newline
     assert torch.equal(ended[:4], sequence)
     if newline:
@@ -68,5 +68,5 @@ def test_a_grid_without_tokens_is_refused(grid: int) -> None:
 
 
 def test_tokens_that_are_projected_already_are_not_projected_again() -> None:
-    with pytest.raises(RuntimeError, match="projected already"):
+    with pytest.raises(RuntimeError, match="need no projection"):
         make(merges=False).project_merged(torch.zeros(1, 1, 3))

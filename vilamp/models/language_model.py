@@ -63,7 +63,7 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer or path
         """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:
-            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+            self.lm.activation_checkpointing_enable({"use_reentrant": False})
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings

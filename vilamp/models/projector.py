@@ -31,7 +31,8 @@ class Projector(nn.Module):
         newline: one learned embedding follows the last frame of a video.
         vision_dim: Dv, runtime.
         language_dim: D, runtime.
-        merges: runtime; False leaves ``merged`` out, which nothing would use behind a merger in the language space.
+        merges: runtime; False leaves ``merged`` out, which nothing would use behind a merger in the language space or
+            behind one that drops the frames.
 
     Raises:
         ConfigError: a grid without tokens, or weights that do not fit.
@@ -54,6 +55,7 @@ class Projector(nn.Module):
         if keyframe_grid is not None and keyframe_grid < 1:
             raise ConfigError(f"model.projector.keyframe_grid must be at least 1, or null, got {keyframe_grid}")
         self.keyframe_grid = keyframe_grid
+        self.language_dim = language_dim
         self.keyframe = _mlp(vision_dim, language_dim)
         self.merged = _mlp(vision_dim, language_dim) if merges else None
         self.newline = nn.Parameter(torch.randn(language_dim) / math.sqrt(language_dim)) if newline else None
@@ -97,9 +99,11 @@ class Projector(nn.Module):
 
     def project_merged(self, tokens: Tensor) -> Tensor:
         """float[m, T, Dv] -> float[m, T, D]."""
-        if self.merged is None:
-            raise RuntimeError("this projector was built for a merger whose tokens are projected already")
-        return self.merged(tokens)
+        if self.merged is not None:
+            return self.merged(tokens)
+        if tokens.shape[1]:
+            raise RuntimeError("this projector was built for a merger whose tokens need no projection")
+        return tokens.new_zeros(len(tokens), 0, self.language_dim)
 
     def end(self, parts: Sequence[Tensor]) -> Tensor:
         """Float[., D], the tokens of a video's frames in order -> float[V, D], with those of the video behind them."""
