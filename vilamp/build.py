@@ -18,7 +18,6 @@ from vilamp.interfaces import FrameMerger, FrameSelector
 from vilamp.models.checkpoint import Checkpoint
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.lora import Lora
-from vilamp.models.precision import precision
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
@@ -139,7 +138,6 @@ def _pretrained_parts(
 ) -> tuple[ClipScorer, SiglipTower, LanguageModel]:
     """Scorer, tower and language model, without weights where a checkpoint will fill them."""
     tower_node, of_tower, of_lm = node.vision_tower, {}, {}
-    dtype = precision(node.dtype)
     own, own_scorer = weights, weights
     if checkpoint is not None:
         own, own_scorer = False, not checkpoint.holds_scorer
@@ -148,8 +146,8 @@ def _pretrained_parts(
         if layer is not None:
             tower_node = _with(tower_node, hidden_layer=layer)
     scorer = build_object(node.scorer, ClipScorer, "model.scorer", weights=own_scorer)
-    tower = build_object(tower_node, SiglipTower, "model.vision_tower", weights=own, dtype=dtype, **of_tower)
-    lm = build_object(node.language_model, LanguageModel, "model.language_model", weights=own, dtype=dtype, **of_lm)
+    tower = build_object(tower_node, SiglipTower, "model.vision_tower", weights=own, **of_tower)
+    lm = build_object(node.language_model, LanguageModel, "model.language_model", weights=own, **of_lm)
     return scorer, tower, lm
 
 

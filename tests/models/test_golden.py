@@ -50,14 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def settings(folders: dict[str, Path]) -> list[str]:
     """The overrides that build the tiny model from its checkpoint."""
     parts = [f"model.{part}.path={folders[part]}" for part in ("scorer", "vision_tower")]
-    return [
-        "model=vilamp_7b",
-        "init=release",
-        f"init.path={folders['release']}",
-        *parts,
-        "model.chunk_size=16",
-        "model.dtype=float32",
-    ]
+    return ["model=vilamp_7b", "init=release", f"init.path={folders['release']}", *parts, "model.chunk_size=16"]
 
 
 class StoredPixels(nn.Module):

@@ -86,16 +86,6 @@ def test_a_run_starts_from_llava_onevision_and_its_evaluation_too(
     assert run.trainer.global_step == 1
 
 
-def test_a_run_in_bfloat16_trains_in_float32_and_is_evaluated(config: Any) -> None:
-    run = train(config("model.dtype=bfloat16", "lora=default", "trainer.max_steps=1"))
-    best = run.folder / "checkpoints" / "best.ckpt"
-    stored = torch.load(best, weights_only=True)["state_dict"]
-    assert {weight.dtype for weight in stored.values()} == {torch.float32}
-    scored = evaluate(config(f"checkpoint={best}", name="evaluate", folder="scored"))
-    assert {p.dtype for p in scored.module.model.projector.parameters()} == {torch.bfloat16}
-    assert scored.metrics["val/loss"] == pytest.approx(run.metrics["val/loss"], rel=0.02)
-
-
 def test_the_checkpoint_says_what_its_parts_are(config: Any, llava: Path) -> None:
     """None of the paths of tower, projector and language model is read; nor is hidden_layer."""
     nowhere = ["vision_tower", "projector", "language_model"]

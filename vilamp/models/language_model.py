@@ -41,7 +41,6 @@ class LanguageModel(nn.Module):
         path: hub id or local folder.
         gradient_checkpointing: in training keep each layer's input alone, and compute the layer again for its gradient.
         weights: runtime; False leaves the parameters on the meta device.
-        dtype: runtime; of the parameters.
         architecture: runtime; used without ``weights`` instead of what the ``config.json`` at ``path`` holds.
         tokenizer: runtime; hub id or local folder of the tokenizer, if it is not ``path``.
     """
@@ -52,16 +51,15 @@ class LanguageModel(nn.Module):
         gradient_checkpointing: bool = False,
         *,
         weights: bool = True,
-        dtype: torch.dtype = torch.float32,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
     ) -> None:
         super().__init__()
         if weights:
-            self.lm = load_pretrained(AutoModelForCausalLM, path, SETTING, dtype=dtype)
+            self.lm = load_pretrained(AutoModelForCausalLM, path, SETTING)
         else:
             config = None if architecture is None else AutoConfig.for_model(**architecture)
-            self.lm = build_empty(AutoModelForCausalLM, path, SETTING, dtype=dtype, config=config)
+            self.lm = build_empty(AutoModelForCausalLM, path, SETTING, config=config)
         self.tokenizer = tokenizer or path
         """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vilamp.errors import ConfigError
 
@@ -29,11 +29,6 @@ def held_in(name: str, parameter: nn.Parameter, dtype: torch.dtype) -> torch.dty
     small: which frames are selected must not depend on ``model.dtype``.  Everything else is ``dtype``.
     """
     return torch.float32 if parameter.requires_grad or name.startswith("scorer.") else dtype
-
-
-def fit(value: Tensor, weight: Tensor) -> Tensor:
-    """A value in the dtype of the weight that it meets; as it is under autocast, which sees to that itself."""
-    return value if torch.is_autocast_enabled(value.device.type) else value.to(weight.dtype)
 
 
 def hold(model: nn.Module, dtype: torch.dtype) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -23,11 +22,11 @@ M = TypeVar("M")
 READABLE = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer*")
 """The files of a repository that are fetched: configurations, weights and tokenizers, and nothing that is code."""
 
-_TRANSPORT = cast(type[Exception], HfHubHTTPError.__bases__[0])
+_TRANSPORT = HfHubHTTPError.__bases__[0]
 """What the hub's HTTP library raises where nobody answers, whichever library that is."""
 
 
-def load_pretrained(model_class: type[M], path: str, setting: str, *, dtype: torch.dtype, **arguments: Any) -> M:
+def load_pretrained(model_class: type[M], path: str, setting: str, **arguments: Any) -> M:
     """``model_class.from_pretrained(path)``, where a weight that the file lacks is an error and not a random start.
 
     Weights that the file has and the model does not need (layers behind the one that is read, the other half of a dual
@@ -37,7 +36,6 @@ def load_pretrained(model_class: type[M], path: str, setting: str, *, dtype: tor
         model_class: a model class of Transformers, or an Auto class.
         path: hub id or local folder, with safetensors weights.
         setting: where ``path`` was set, for messages.
-        dtype: of the parameters, whatever that of the weights is.
         **arguments: passed on.
 
     Raises:
@@ -45,7 +43,7 @@ def load_pretrained(model_class: type[M], path: str, setting: str, *, dtype: tor
     """
     with reading(path, setting):
         model, info = model_class.from_pretrained(  # type: ignore[attr-defined]
-            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **arguments
+            path, use_safetensors=True, output_loading_info=True, **arguments
         )
     wrong = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if wrong:
@@ -55,14 +53,13 @@ def load_pretrained(model_class: type[M], path: str, setting: str, *, dtype: tor
     return model
 
 
-def build_empty(model_class: type[M], path: str, setting: str, *, dtype: torch.dtype, config: Any = None) -> M:
+def build_empty(model_class: type[M], path: str, setting: str, *, config: Any = None) -> M:
     """The same model without its weights: parameters on the meta device, buffers real, to be filled by the caller.
 
     Args:
         model_class: a model class of Transformers, or an Auto class.
         path: hub id or local folder with a ``config.json``; weights are not looked for.
         setting: where ``path`` was set, for messages.
-        dtype: of the parameters.
         config: used instead of the one at ``path``.
 
     Raises:
@@ -71,13 +68,9 @@ def build_empty(model_class: type[M], path: str, setting: str, *, dtype: torch.d
     with reading(path, setting):
         config = config or (getattr(model_class, "config_class", None) or AutoConfig).from_pretrained(path)
     with init_empty_weights(include_buffers=False), _quiet():
-        if hasattr(model_class, "from_config"):  # an Auto class, which chooses the class by the configuration
-            model = model_class.from_config(config, dtype=torch.float32)
-        else:
-            model = cast(Any, model_class)(config)
-    for parameter in model.parameters():  # and not the buffers: positions need all their digits
-        parameter.data = parameter.data.to(dtype)
-    return cast(M, model.eval())
+        build: Any = getattr(model_class, "from_config", model_class)  # an Auto class chooses the class by the config
+        model: M = build(config).eval()
+        return model
 
 
 def local_folder(path: str, setting: str) -> Path:

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vilamp.errors import ConfigError
-from vilamp.models.precision import fit
 
 
 def _mlp(vision_dim: int, language_dim: int) -> nn.Sequential:
@@ -87,11 +86,7 @@ class Projector(nn.Module):
 
     def project_keyframes(self, patches: Tensor) -> Tensor:
         """float[k, P, Dv] -> float[k, tokens_per_keyframe, D]."""
-        return self.pool(self.project(patches))
-
-    def project(self, patches: Tensor) -> Tensor:
-        """float[., Dv] through ``keyframe`` -> float[., D]."""
-        return self.keyframe(fit(patches, self.keyframe[0].weight))
+        return self.pool(self.keyframe(patches))
 
     def pool(self, projected: Tensor) -> Tensor:
         """float[k, P, D], patches that went through ``keyframe`` -> float[k, tokens_per_keyframe, D]."""
@@ -105,7 +100,7 @@ class Projector(nn.Module):
     def project_merged(self, tokens: Tensor) -> Tensor:
         """float[m, T, Dv] -> float[m, T, D]."""
         if self.merged is not None:
-            return self.merged(fit(tokens, self.merged[0].weight))
+            return self.merged(tokens)
         if tokens.shape[1]:
             raise RuntimeError("this projector was built for a merger whose tokens need no projection")
         return tokens.new_zeros(len(tokens), 0, self.language_dim)

@@ -27,9 +27,7 @@ class ClipScorer(nn.Module):
 
     def __init__(self, path: str, chunk_size: int = 64, *, weights: bool = True) -> None:
         super().__init__()
-        # Always in float32, for the reason in vilamp.models.precision.
-        load = load_pretrained if weights else build_empty
-        self.clip = load(CLIPModel, path, SETTING, dtype=torch.float32).requires_grad_(False)
+        self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path, SETTING).requires_grad_(False)
         self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size, SETTING)
         self.chunk_size = chunk_size
         self.dim: int = self.clip.config.projection_dim

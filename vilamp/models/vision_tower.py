@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -25,7 +24,6 @@ class SiglipTower(nn.Module):
         hidden_layer: which layer's output to take, counted from the end: -1 the last, -2 the one before (the layer that
             LLaVA-OneVision and ViLaMP read).  The final layer norm is not applied.
         weights: runtime; False leaves the parameters on the meta device.
-        dtype: runtime; of the parameters.
         architecture: runtime; used instead of what the ``config.json`` at ``path`` holds.
         preprocessor: runtime; the folder of the ``preprocessor_config.json``, if it is not ``path``.
 
@@ -39,7 +37,6 @@ class SiglipTower(nn.Module):
         hidden_layer: int = -2,
         *,
         weights: bool = True,
-        dtype: torch.dtype = torch.float32,
         architecture: dict[str, Any] | None = None,
         preprocessor: str | None = None,
     ) -> None:
@@ -55,8 +52,7 @@ class SiglipTower(nn.Module):
             )
         config.num_hidden_layers = kept
         config.vision_use_head = False
-        load = load_pretrained if weights else build_empty
-        self.siglip = load(SiglipVisionModel, path, SETTING, dtype=dtype, config=config)
+        self.siglip = (load_pretrained if weights else build_empty)(SiglipVisionModel, path, SETTING, config=config)
         # Nothing reads the last norm; left trainable it would be a parameter without a gradient.
         self.siglip.post_layernorm = nn.Identity()
         self.preprocess = FramePreprocessor(preprocessor or path, config.image_size, SETTING)
@@ -66,7 +62,7 @@ class SiglipTower(nn.Module):
         """Patches along one side of a frame: P = grid * grid."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8[n, H, W, 3] -> float[n, P, Dv] in the tower's dtype, row by row from the top left."""
-        pixels = self.preprocess(frames).to(self.siglip.dtype)  # [n, 3, S, S]
+        """uint8[n, H, W, 3] -> float[n, P, Dv], row by row from the top left."""
+        pixels = self.preprocess(frames)  # [n, 3, S, S]
         hidden = self.siglip.embeddings(pixels)  # [n, P, Dv]
         return self.siglip.encoder(inputs_embeds=hidden).last_hidden_state

@@ -167,7 +167,7 @@ class VisualStream(nn.Module):
         trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             patches = self.vision_tower(frames)
-        return self.projector.project(patches) if self._projects_first else patches
+        return self.projector.keyframe(patches) if self._projects_first else patches
 
     def _distil(
         self, patches: Tensor, part: Part, carry: Tensor | None, query: Tensor, generator: torch.Generator

@@ -22,7 +22,6 @@ from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
-from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
@@ -80,7 +79,6 @@ def train(cfg: DictConfig) -> Run:
     """
     parts = _prepare(cfg)
     parts.data.require("train")
-    hold(parts.module.model, precision(cfg.model.dtype))
     with without_remarks(), _loggers(cfg, parts) as loggers:
         best = _best_checkpoint(parts)
         trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, best, RichProgressBar()])
@@ -142,7 +140,6 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.data.require("val")
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    hold(parts.module.model.requires_grad_(False), precision(merged.model.dtype))
     with without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
@@ -150,9 +147,8 @@ def evaluate(cfg: DictConfig) -> Run:
 
 
 def _configuration(stored: dict[str, Any]) -> DictConfig:
-    """The configuration of a checkpoint; one from before there were variants did as the paper says, in float32."""
+    """The configuration of a checkpoint; one from before there were variants did as the paper says."""
     config = OmegaConf.create(stored)
-    config.model.setdefault("dtype", "float32")
     if "variant" not in config:
         config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
         config.model.anchor = config.variant.anchor
