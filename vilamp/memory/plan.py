@@ -17,7 +17,9 @@ from transformers import DynamicCache
 
 from vilamp.build import build_model, build_optim
 from vilamp.errors import ConfigError
-from vilamp.memory.tracker import StorageTracker, gpu_kernels
+from vilamp.memory.kernels import few_blocks, fused_kernels
+from vilamp.memory.tracker import StorageTracker
+from vilamp.models.precision import held_in
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import View, VisualStream
 from vilamp.samples import IGNORED, VIDEO_TOKEN
@@ -69,7 +71,7 @@ def plan(cfg: DictConfig) -> Plan:
     frames = [_empty(fake, (cfg.frames, cfg.model.frame_size, cfg.model.frame_size, 3)) for _ in range(cfg.batch)]
     for video in frames:
         tracker.ignore(video)
-    with torch.random.fork_rng(devices=[]), gpu_kernels(gpu=gpu), tracker:
+    with torch.random.fork_rng(devices=[]), fused_kernels(gpu=gpu), few_blocks(), tracker:
         counting = _Counting(cfg, model, optim, tracker, frames)
         counting.weights(fake)
         counting.follow(gpu=gpu)
@@ -162,18 +164,16 @@ class _Counting:
 
     def weights(self, fake: FakeTensorMode) -> None:
         """Give every parameter a fake storage of the run's precision."""
+        dtype = torch.bfloat16 if self.cfg.precision == "bf16" else torch.float32
         made: dict[int, nn.Parameter] = {}
-        with self.tracker.labelled(WEIGHTS):
-            for module in self.model.modules():
-                for name, parameter in module._parameters.items():
-                    if parameter is None:
-                        continue
-                    if id(parameter) not in made:
-                        low = self.cfg.precision == "bf16" and not parameter.requires_grad
-                        with fake:
-                            storage = torch.empty(parameter.shape, dtype=torch.bfloat16 if low else torch.float32)
-                        self.tracker.relabel(storage, WEIGHTS)
-                        made[id(parameter)] = nn.Parameter(storage, requires_grad=parameter.requires_grad)
+        for path, parameter in self.model.named_parameters():
+            with fake:
+                storage = torch.empty(parameter.shape, dtype=held_in(path, parameter, dtype))
+            self.tracker.relabel(storage, WEIGHTS)
+            made[id(parameter)] = nn.Parameter(storage, requires_grad=parameter.requires_grad)
+        for module in self.model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
                     module._parameters[name] = made[id(parameter)]
 
     def follow(self, *, gpu: bool) -> None:
