@@ -146,6 +146,27 @@ def test_a_checkpoint_from_before_the_variants_is_scored_as_the_paper_has_it(con
         assert scored.metrics["val/loss"] == run.metrics["val/loss"]
 
 
+def test_evaluation_on_other_shards_takes_the_rest_from_the_run(config: Any, clip: bytes, tmp_path: Path) -> None:
+    run = train(config("selector=uniform", "merger=uniform"))
+    write_shard(tmp_path / "own.tar", [("a", [{"question": "what?", "answer": "grey"}], clip)])
+    overrides = [
+        f"checkpoint={run.folder / 'checkpoints' / 'best.ckpt'}",
+        "data=shards",
+        f"data.val={tmp_path}/own.tar",
+    ]
+    scored = evaluate(config(*overrides, "data.num_workers=0", name="evaluate", folder="own"))
+    assert "val/accuracy/other" in scored.metrics and scored.module.config["data"]["frame_size"] == 96
+    again = evaluate(config(*overrides, "model=tiny", "data.num_workers=0", name="evaluate", folder="own"))
+    assert again.metrics == scored.metrics
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_checkpoint_is_named(config: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "some.ckpt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"some\.ckpt cannot be read"):
+        evaluate(config(f"checkpoint={tmp_path / 'some.ckpt'}", name="evaluate"))
+
+
 def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a file"):
         evaluate(config(f"checkpoint={tmp_path / 'none.ckpt'}", name="evaluate"))
