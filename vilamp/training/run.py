@@ -23,6 +23,7 @@ from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
+from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
@@ -86,7 +87,12 @@ def train(cfg: DictConfig) -> Run:
         if parts.data.validates:
             trainer.validate(parts.module, parts.data, verbose=False)
         trainer.fit(parts.module, parts.data)
-        if best.best_model_path:
+        history = parts.module.history
+        if parts.data.validates and history[-1]["step"] < trainer.global_step and len(history) == 1:
+            # It ended before its first validation (trainer.max_steps): these weights are the only ones that trained.
+            trainer.validate(parts.module, parts.data, verbose=False)
+            trainer.save_checkpoint(parts.folder / "checkpoints" / "best.ckpt")
+        elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
         return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
@@ -182,6 +188,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
         _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), config)
+    hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     return _Parts(
         module=module,
         data=build_data(cfg, encode),
