@@ -64,7 +64,7 @@ def plan(cfg: DictConfig) -> Plan:
         ConfigError: a setting out of range, or a video too long for the language model.
     """
     check(cfg)
-    model, optim = _model(cfg)
+    model, optim = empty_model(cfg)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tracker = StorageTracker(fake)
     gpu = cfg.device == "cuda"
@@ -104,7 +104,7 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"tokens_per_keyframe must be a square (196 is 14 x 14) or null, got {tokens!r}")
 
 
-def _model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
+def empty_model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
     """The model without its weights, each parameter in the precision and the mode that the run gives it."""
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
@@ -271,7 +271,9 @@ class _Counting:
             optimizer.step()
         text = cfg.text_tokens + cfg.answer_tokens
         labels = torch.full((text + 1,), IGNORED)
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16")
+        # Copies in bfloat16 of what trains live as long as the step, but for those of gathered weights.
+        bf16, cached = cfg.precision == "bf16", cfg.gpus == 1
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=cached)
         with autocast, self._phase("forward", "merger_projector"):
             sequences = self._watch(text)
             labels = torch.full((self.sequence,), IGNORED)
