@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.interfaces import FrameMerger, FrameSelector
+from vilamp.models.checkpoint import Checkpoint
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.lora import Lora
 from vilamp.models.projector import Projector
@@ -91,29 +92,30 @@ def _root_cause(error: BaseException) -> str:
 
 
 def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
-    """The six parts and their composition, from ``model``, ``lora``, ``selector``, ``merger`` and ``num_keyframes``.
+    """The six parts and their composition, as the configuration has them.
 
     Args:
         cfg: as composed.
         weights: False builds scorer, vision tower and language model from their ``config.json`` alone, with parameters
-            on the meta device.
+            on the meta device; ``init`` is then not looked at.
+
+    Raises:
+        ConfigError: a setting that cannot be, parts that cannot be loaded, or a checkpoint that does not fit them.
     """
-    scorer = build_object(cfg.model.scorer, ClipScorer, "model.scorer", weights=weights)
-    tower = build_object(cfg.model.vision_tower, SiglipTower, "model.vision_tower", weights=weights)
-    language_model = build_object(cfg.model.language_model, LanguageModel, "model.language_model", weights=weights)
-    if cfg.get("lora"):
-        build_object(cfg.lora, Lora, "lora").adapt(language_model, weights=weights)
+    checkpoint = build_object(cfg.init, Checkpoint, "init") if weights and cfg.get("init") else None
+    scorer, tower, language_model = _pretrained_parts(cfg.model, checkpoint, weights)
     selector = build_selector(cfg.selector, scorer.dim)
     merger = build_merger(cfg.merger, tower.dim, language_model.dim, scorer.dim)
     projector = build_object(
-        cfg.model.projector,
+        # What the checkpoint will fill anyway is not read from a file of another model.
+        _with(cfg.model.projector, path=None) if checkpoint else cfg.model.projector,
         Projector,
         "model.projector",
         vision_dim=tower.dim,
         language_dim=language_model.dim,
         merges=merger.space == "vision" and merger.tokens_per_frame > 0,
     )
-    return VideoLM(
+    model = VideoLM(
         scorer=scorer,
         selector=selector,
         vision_tower=tower,
@@ -124,6 +126,37 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
         chunk_size=cfg.model.chunk_size,
         anchor=cfg.model.anchor,
     )
+    if checkpoint is not None:
+        model.init_report = checkpoint.fill(model)
+    if cfg.get("lora"):  # after the filling, because an adapter renames the weights beside which it stands
+        build_object(cfg.lora, Lora, "lora").adapt(language_model, weights=weights)
+    return model
+
+
+def _pretrained_parts(
+    node: DictConfig, checkpoint: Checkpoint | None, weights: bool
+) -> tuple[ClipScorer, SiglipTower, LanguageModel]:
+    """Scorer, tower and language model, without weights where a checkpoint will fill them."""
+    tower_node, of_tower, of_lm = node.vision_tower, {}, {}
+    own, own_scorer = weights, weights
+    if checkpoint is not None:
+        own, own_scorer = False, not checkpoint.holds_scorer
+        of_tower, of_lm = checkpoint.vision_tower(), checkpoint.language_model()
+        layer = checkpoint.hidden_layer()
+        if layer is not None:
+            tower_node = _with(tower_node, hidden_layer=layer)
+    scorer = build_object(node.scorer, ClipScorer, "model.scorer", weights=own_scorer)
+    tower = build_object(tower_node, SiglipTower, "model.vision_tower", weights=own, **of_tower)
+    lm = build_object(node.language_model, LanguageModel, "model.language_model", weights=own, **of_lm)
+    return scorer, tower, lm
+
+
+def _with(node: DictConfig, **settings: Any) -> DictConfig:
+    """A copy of a node in which some settings have another value."""
+    changed = node.copy()
+    OmegaConf.set_struct(changed, False)
+    changed.update(settings)
+    return changed
 
 
 def build_selector(node: DictConfig, query_dim: int) -> FrameSelector:
@@ -156,7 +189,7 @@ def build_encoder(cfg: DictConfig, model: VideoLM) -> PromptEncoder:
         )
     return PromptEncoder(
         scorer_path=cfg.model.scorer.path,
-        language_model_path=cfg.model.language_model.path,
+        language_model_path=model.language_model.tokenizer,
         max_query_tokens=model.scorer.context,
         max_text_tokens=room,
     )

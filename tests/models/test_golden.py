@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPConfig, Qwen2Config, SiglipVisionConfig
+from transformers import CLIPConfig, SiglipVisionConfig
 
 from vilamp.build import build_model
 from vilamp.config import compose
@@ -26,42 +27,30 @@ TINY = DESCRIBED["tiny_config"]
 CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in DESCRIBED["cases"]}
 FITTING = ["A", "B", "D", "H"]
 
-PARTS = {
-    "model.composer_projector.linear_iq.": "merger.patch_query_map.",
-    "model.composer_projector.linear_ik.": "merger.patch_anchor_map.",
-    "model.composer_projector.linear_k.": "merger.anchor_map.",
-    "model.composer_projector.linear_q.": "merger.query_map.",
-    "model.composer_projector.tau": "merger.alpha",
-    "model.mm_projector.": "projector.keyframe.",
-    "model.image_newline": "projector.newline",
-}
-"""Where the published names of what trains here lie in our model."""
-
-
-def ours(name: str) -> str | None:
-    """Our name of a published parameter of projector and merger, None for any other."""
-    return next((new + name.removeprefix(old) for old, new in PARTS.items() if name.startswith(old)), None)
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny pretrained parts, each in a folder as Transformers reads it."""
-    state = load_file(GOLDEN / "tiny_state_dict.safetensors")
+    """The checkpoint as it is published, and the configurations alone of scorer and tower."""
     text, vision = TINY["clip_text"], TINY["clip_vision"]
-    clip = CLIPConfig(text_config=text, vision_config=vision, projection_dim=TINY["clip_proj"])
     configs = {
-        "scorer": ("model.frame_selector.model.", clip),
-        "vision_tower": ("model.vision_tower.vision_tower.", SiglipVisionConfig(**TINY["siglip"])),
-        "language_model": ("", Qwen2Config(**TINY["llm"], architectures=["Qwen2ForCausalLM"])),
+        "scorer": CLIPConfig(text_config=text, vision_config=vision, projection_dim=TINY["clip_proj"]),
+        "vision_tower": SiglipVisionConfig(**TINY["siglip"]),
     }
-    made = {}
-    for part, (prefix, config) in configs.items():
-        made[part] = tmp_path_factory.mktemp(part)
+    made = {part: tmp_path_factory.mktemp(part) for part in [*configs, "release"]}
+    for part, config in configs.items():
         config.save_pretrained(made[part])
-        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        save_file(weights, made[part] / "model.safetensors", metadata={"format": "pt"})
         (made[part] / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
+    foreign = {"mm_vision_tower": "google/siglip-so400m-patch14-384", "mm_projector_type": "mlp2x_gelu"}
+    described = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"], **TINY["llm"], **foreign}
+    (made["release"] / "config.json").write_text(json.dumps(described))
+    shutil.copy(GOLDEN / "tiny_state_dict.safetensors", made["release"] / "model.safetensors")
     return made
+
+
+def settings(folders: dict[str, Path]) -> list[str]:
+    """The overrides that build the tiny model from its checkpoint."""
+    parts = [f"model.{part}.path={folders[part]}" for part in ("scorer", "vision_tower")]
+    return ["model=vilamp_7b", "init=release", f"init.path={folders['release']}", *parts, "model.chunk_size=16"]
 
 
 class StoredPixels(nn.Module):
@@ -80,14 +69,9 @@ def build(folders: dict[str, Path], case_id: str, *overrides: str) -> tuple[Vide
     """The tiny model under ``variant=release`` with the settings of a case, and the case's question."""
     case = CASES[case_id]
     floor = "null" if case["f2t_thrd"] == -1 else case["f2t_thrd"]
-    settings = [f"model.{part}.path={folder}" for part, folder in folders.items()]
-    settings += [f"num_keyframes={case['max_frame_num']}", f"selector.tau={case['f2f_thrd']}"]
-    settings += [f"selector.relevance_floor={floor}", "model.chunk_size=16"]
-    model = build_model(compose("train", ["model=vilamp_7b", "variant=release", *settings, *overrides])).eval()
-    state = load_file(GOLDEN / "tiny_state_dict.safetensors")
-    named = {new: value for name, value in state.items() if (new := ours(name))}
-    missing, unexpected = model.load_state_dict(named, strict=False)
-    assert not unexpected and not [name for name in missing if name.startswith(("merger.", "projector."))]
+    own = [f"num_keyframes={case['max_frame_num']}", f"selector.tau={case['f2f_thrd']}"]
+    own += [f"selector.relevance_floor={floor}", "variant=release"]
+    model = build_model(compose("train", [*settings(folders), *own, *overrides])).eval()
     stored = {name.removeprefix(f"{case_id}/"): value for name, value in STORED.items() if name.startswith(case_id)}
     model.scorer.preprocess = StoredPixels(stored["video0.clip_lowres"], 4)
     model.vision_tower.preprocess = StoredPixels(stored["video0.siglip_lowres"], 32)
@@ -103,6 +87,21 @@ def build(folders: dict[str, Path], case_id: str, *overrides: str) -> tuple[Vide
 def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     """Within ``tolerance`` of the greatest absolute value, as the golden data's tolerances are meant."""
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+
+
+def test_every_tensor_of_the_release_has_its_place(folders: dict[str, Path]) -> None:
+    model, _ = build(folders, "A")
+    report, state = model.init_report, load_file(GOLDEN / "tiny_state_dict.safetensors")
+    assert report is not None and not report.kept
+    assert set(report.filled.values()) | set(report.left_out) == set(state)
+    assert set(report.filled) == {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    assert all("layers.2." in name or "post_layernorm" in name or "head." in name for name in report.left_out)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+def test_the_release_needs_its_variant(folders: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="variant=release"):
+        build_model(compose("train", [*settings(folders), "variant=paper"]))
 
 
 @pytest.mark.parametrize("case_id", FITTING)
@@ -136,7 +135,9 @@ def test_gradients_are_those_of_the_release(folders: dict[str, Path], chunk_size
     model, batch = build(folders, "H", f"model.chunk_size={chunk_size}")
     model(batch).loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if name.startswith(("merger.", "projector."))}
-    expected = {ours(name[7:]): value for name, value in STORED.items() if name.startswith("H/grad.")}
+    assert model.init_report is not None
+    published = {name: model.init_report.filled[name] for name in gradients}
+    expected = {name: STORED[f"H/grad.{old}"] for name, old in published.items() if f"H/grad.{old}" in STORED}
     assert gradients.keys() == expected.keys() and len(gradients) == 14
     for name, gradient in gradients.items():
         assert gradient is not None, name

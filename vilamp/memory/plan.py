@@ -172,7 +172,7 @@ class _Counting:
             self.tracker.relabel(storage, WEIGHTS)
             made[id(parameter)] = nn.Parameter(storage, requires_grad=parameter.requires_grad)
         for module in self.model.modules():
-            for name, parameter in module._parameters.items():
+            for name, parameter in module._parameters.items():  # type: ignore[assignment]
                 if parameter is not None:
                     module._parameters[name] = made[id(parameter)]
 

@@ -1,18 +1,22 @@
-"""Filling the whole model from one published checkpoint: every tensor and every parameter is accounted for."""
+"""Building and filling the whole model from one published checkpoint: every tensor and parameter is accounted for."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import LlavaOnevisionConfig, PretrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from vilamp.errors import ConfigError
+from vilamp.models.pretrained import local_folder, reading
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,77 @@ RELEASE = Layout(
     hint="the published checkpoint needs variant=release, and the parts of model of its size",
 )
 """The authors' published checkpoint."""
+
+LAYOUTS = {"llava_onevision": LLAVA_ONEVISION, "release": RELEASE}
+"""The values of ``init.layout``."""
+
+
+class Checkpoint:
+    """One published checkpoint that the whole model starts from.
+
+    Args:
+        path: hub id or local folder.
+        layout: ``llava_onevision`` or ``release``.
+
+    Raises:
+        ConfigError: no such layout, or nothing to read at ``path``.
+    """
+
+    def __init__(self, path: str, layout: str) -> None:
+        if layout not in LAYOUTS:
+            raise ConfigError(f"init.layout={layout} must be one of {', '.join(LAYOUTS)}")
+        self.layout = layout
+        self.folder = local_folder(path, "init.path")
+        with reading(str(self.folder), "init.path"):
+            self._config: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+
+    @property
+    def holds_scorer(self) -> bool:
+        """Whether the scorer's weights are in the checkpoint too."""
+        return self.layout == "release"
+
+    def language_model(self) -> dict[str, Any]:
+        """What the language model is built with instead of its own ``path``: architecture and tokenizer."""
+        config: PretrainedConfig
+        if self.layout == "llava_onevision":
+            config = self._llava().text_config
+        else:
+            # The authors' file has Qwen2's settings beside their own, which no class of Transformers knows.
+            known = {*inspect.signature(Qwen2Config).parameters, "rope_theta", "rope_scaling"} - {"architectures"}
+            config = Qwen2Config(**{key: value for key, value in self._config.items() if key in known})
+        return {"architecture": config.to_dict(), "tokenizer": self._holding("tokenizer_config.json")}
+
+    def vision_tower(self) -> dict[str, Any]:
+        """What the tower is built with instead of its own ``path``; the authors' file says no more than a hub id."""
+        if self.layout == "release":
+            return {}
+        config = self._llava().vision_config
+        if not isinstance(config, SiglipVisionConfig):
+            raise ConfigError(f"init.path={self.folder} has a vision tower of another kind: {type(config).__name__}")
+        return {"architecture": config.to_dict(), "preprocessor": self._holding("preprocessor_config.json")}
+
+    def hidden_layer(self) -> int | None:
+        """The tower's layer that the checkpoint's projector reads; None for that of the model's own file."""
+        if self.layout == "release":
+            return None
+        layer = self._llava().vision_feature_layer
+        if not isinstance(layer, int):
+            raise ConfigError(f"init.path={self.folder} reads several layers of its tower: {layer}; one is supported")
+        return layer
+
+    def fill(self, model: nn.Module) -> Report:
+        """:func:`fill` with the checkpoint's layout."""
+        return fill(model, self.folder, LAYOUTS[self.layout])
+
+    def _llava(self) -> LlavaOnevisionConfig:
+        kind = self._config.get("model_type")
+        if kind != LlavaOnevisionConfig.model_type:
+            raise ConfigError(f"init.path={self.folder} is a checkpoint of {kind}; {LLAVA_ONEVISION.hint}")
+        return LlavaOnevisionConfig(**self._config)
+
+    def _holding(self, file: str) -> str | None:
+        """The folder if it holds a file; None for the part's own ``path``."""
+        return str(self.folder) if (self.folder / file).is_file() else None
 
 
 def fill(model: nn.Module, path: str | Path, layout: Layout, *, device: torch.device | str = "cpu") -> Report:

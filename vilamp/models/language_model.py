@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vilamp.models.pretrained import build_empty, load_pretrained
 from vilamp.samples import IGNORED
+
+SETTING = "model.language_model.path"
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,27 @@ class LanguageModel(nn.Module):
         path: hub id or local folder.
         gradient_checkpointing: in training keep each layer's input alone, and compute the layer again for its gradient.
         weights: runtime; False leaves the parameters on the meta device.
+        architecture: runtime; used without ``weights`` instead of what the ``config.json`` at ``path`` holds.
+        tokenizer: runtime; hub id or local folder of the tokenizer, if it is not ``path``.
     """
 
-    def __init__(self, path: str, gradient_checkpointing: bool = False, *, weights: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        gradient_checkpointing: bool = False,
+        *,
+        weights: bool = True,
+        architecture: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+    ) -> None:
         super().__init__()
-        self.lm = (load_pretrained if weights else build_empty)(AutoModelForCausalLM, path)
+        if weights:
+            self.lm = load_pretrained(AutoModelForCausalLM, path, SETTING)
+        else:
+            config = None if architecture is None else AutoConfig.for_model(**architecture)
+            self.lm = build_empty(AutoModelForCausalLM, path, SETTING, config=config)
+        self.tokenizer = tokenizer or path
+        """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:
             self.lm.activation_checkpointing_enable({"use_reentrant": False})
         layers = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]

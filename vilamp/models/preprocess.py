@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from vilamp.errors import ConfigError
+from vilamp.models.pretrained import reading
 
 
 class FramePreprocessor(nn.Module):
@@ -23,6 +24,7 @@ class FramePreprocessor(nn.Module):
     Args:
         path: hub id or local folder of the pretrained encoder.
         size: height and width of the encoder's input, in pixels.
+        setting: where ``path`` was set, for messages.
 
     Raises:
         ConfigError: the folder has no readable ``preprocessor_config.json``.
@@ -31,11 +33,14 @@ class FramePreprocessor(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, path: str, size: int) -> None:
+    def __init__(self, path: str, size: int, setting: str) -> None:
         super().__init__()
-        file = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+        with reading(path, setting):
+            file = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
         if file is None:
-            raise ConfigError(f"{path} has no preprocessor_config.json, which holds the encoder's pixel mean and std")
+            raise ConfigError(
+                f"{setting}={path} has no preprocessor_config.json, which holds the encoder's pixel mean and std"
+            )
         settings = json.loads(Path(file).read_text())
         self.size = size
         self.register_buffer("mean", torch.tensor(settings["image_mean"]).view(1, 3, 1, 1), persistent=False)

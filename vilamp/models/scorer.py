@@ -13,6 +13,8 @@ from transformers import CLIPModel
 from vilamp.models.preprocess import FramePreprocessor
 from vilamp.models.pretrained import build_empty, load_pretrained
 
+SETTING = "model.scorer.path"
+
 
 class ClipScorer(nn.Module):
     """A frozen CLIP: unit embeddings of frames and of questions.
@@ -25,8 +27,8 @@ class ClipScorer(nn.Module):
 
     def __init__(self, path: str, chunk_size: int = 64, *, weights: bool = True) -> None:
         super().__init__()
-        self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path).requires_grad_(False)
-        self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size)
+        self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path, SETTING).requires_grad_(False)
+        self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size, SETTING)
         self.chunk_size = chunk_size
         self.dim: int = self.clip.config.projection_dim
         """Ds, the width of the shared space."""

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer
 
 from vilamp.errors import ConfigError
+from vilamp.models.pretrained import reading
 from vilamp.samples import IGNORED, VIDEO_TOKEN, EncodedQuestion, Question, SkipSample
 
 PLACEHOLDER = "<video>"
@@ -26,8 +27,10 @@ class PromptEncoder:
     """
 
     def __init__(self, scorer_path: str, language_model_path: str, max_query_tokens: int, max_text_tokens: int) -> None:
-        self.scorer_tokenizer = AutoTokenizer.from_pretrained(scorer_path)
-        self.tokenizer = AutoTokenizer.from_pretrained(language_model_path)
+        with reading(scorer_path, "model.scorer.path"):
+            self.scorer_tokenizer = AutoTokenizer.from_pretrained(scorer_path)
+        with reading(language_model_path, "model.language_model.path"):
+            self.tokenizer = AutoTokenizer.from_pretrained(language_model_path)
         self.max_query_tokens = max_query_tokens
         self.max_text_tokens = max_text_tokens
         if not self.tokenizer.chat_template:

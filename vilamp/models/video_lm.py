@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
 from vilamp.models.anchors import PRECEDING, RULES
+from vilamp.models.checkpoint import Report
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
@@ -93,6 +94,8 @@ class VideoLM(nn.Module):
         self.num_keyframes = num_keyframes
         self.chunk_size = chunk_size
         self.anchor = anchor
+        self.init_report: Report | None = None
+        """What became of the checkpoint that the model was filled from, None where there was none."""
 
     def max_visual_tokens(self, num_frames: int) -> int:
         """The longest visual sequence that a video of N frames can give."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vilamp.errors import ConfigError
 from vilamp.models.preprocess import FramePreprocessor
-from vilamp.models.pretrained import build_empty, load_pretrained
+from vilamp.models.pretrained import build_empty, load_pretrained, reading
+
+SETTING = "model.vision_tower.path"
 
 
 class SiglipTower(nn.Module):
@@ -20,26 +24,38 @@ class SiglipTower(nn.Module):
         hidden_layer: which layer's output to take, counted from the end: -1 the last, -2 the one before (the layer that
             LLaVA-OneVision and ViLaMP read).  The final layer norm is not applied.
         weights: runtime; False leaves the parameters on the meta device.
+        architecture: runtime; used instead of what the ``config.json`` at ``path`` holds.
+        preprocessor: runtime; the folder of the ``preprocessor_config.json``, if it is not ``path``.
 
     Raises:
         ConfigError: the tower has no such layer.
     """
 
-    def __init__(self, path: str, hidden_layer: int = -2, *, weights: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        hidden_layer: int = -2,
+        *,
+        weights: bool = True,
+        architecture: dict[str, Any] | None = None,
+        preprocessor: str | None = None,
+    ) -> None:
         super().__init__()
-        config = SiglipVisionConfig.from_pretrained(path)
+        with reading(path, SETTING):
+            own = SiglipVisionConfig.from_pretrained
+            config = own(path) if architecture is None else SiglipVisionConfig(**architecture)
         kept = config.num_hidden_layers + 1 + hidden_layer
         if not 1 <= kept <= config.num_hidden_layers:
             raise ConfigError(
-                f"model.vision_tower.hidden_layer={hidden_layer} does not exist: {path} has {config.num_hidden_layers} "
+                f"model.vision_tower.hidden_layer={hidden_layer} does not exist: there are {config.num_hidden_layers} "
                 f"layers; set a number from {-config.num_hidden_layers} to -1"
             )
         config.num_hidden_layers = kept
         config.vision_use_head = False
-        self.siglip = (load_pretrained if weights else build_empty)(SiglipVisionModel, path, config=config)
+        self.siglip = (load_pretrained if weights else build_empty)(SiglipVisionModel, path, SETTING, config=config)
         # Nothing reads the last norm; left trainable it would be a parameter without a gradient.
         self.siglip.post_layernorm = nn.Identity()
-        self.preprocess = FramePreprocessor(path, config.image_size)
+        self.preprocess = FramePreprocessor(preprocessor or path, config.image_size, SETTING)
         self.dim: int = config.hidden_size
         """Dv, the width of a patch feature."""
         self.grid: int = config.image_size // config.patch_size

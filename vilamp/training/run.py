@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
+from vilamp.models.checkpoint import Report
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
@@ -161,6 +162,8 @@ def _prepare(cfg: DictConfig) -> _Parts:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     model = build_model(cfg)
+    if model.init_report is not None:
+        _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), config)
     return _Parts(
@@ -170,6 +173,15 @@ def _prepare(cfg: DictConfig) -> _Parts:
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
         folder=folder,
+    )
+
+
+def _tell(report: Report, path: str, folder: Path) -> None:
+    """Write ``init.json`` and one line about it."""
+    (folder / "init.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    print(
+        f"init: {len(report.filled)} parameters from {path}, {len(report.kept)} kept, "
+        f"{len(report.left_out)} of its tensors left out; see {folder / 'init.json'}"
     )
 
 
