@@ -64,14 +64,20 @@ def plan(cfg: DictConfig) -> Plan:
         ConfigError: a setting out of range, or a video too long for the language model.
     """
     check(cfg)
+    with torch.random.fork_rng(devices=[]):
+        return _plan(cfg)
+
+
+def _plan(cfg: DictConfig) -> Plan:
     model, optim = empty_model(cfg)
+    _check_length(cfg, model)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tracker = StorageTracker(fake)
     gpu = cfg.device == "cuda"
     frames = [_empty(fake, (cfg.frames, cfg.model.frame_size, cfg.model.frame_size, 3)) for _ in range(cfg.batch)]
     for video in frames:
         tracker.ignore(video)
-    with torch.random.fork_rng(devices=[]), fused_kernels(gpu=gpu), few_blocks(), tracker:
+    with fused_kernels(gpu=gpu), few_blocks(), tracker:
         counting = _Counting(cfg, model, optim, tracker, frames)
         counting.weights(fake)
         counting.follow(gpu=gpu)
@@ -102,6 +108,17 @@ def check(cfg: DictConfig) -> None:
     tokens = cfg.tokens_per_keyframe
     if tokens is not None and (type(tokens) is not int or tokens < 1 or math.isqrt(tokens) ** 2 != tokens):
         raise ConfigError(f"tokens_per_keyframe must be a square (196 is 14 x 14) or null, got {tokens!r}")
+
+
+def _check_length(cfg: DictConfig, model: VideoLM) -> None:
+    """Before anything is run: a video that is too long has many frames to watch."""
+    length = model.max_visual_tokens(cfg.frames) + cfg.text_tokens + cfg.answer_tokens
+    if length > model.language_model.context:
+        raise ConfigError(
+            f"a video of frames={cfg.frames} with text_tokens={cfg.text_tokens} and answer_tokens={cfg.answer_tokens} "
+            f"is a sequence of up to {length} tokens, which does not fit the language model's context of "
+            f"{model.language_model.context}; lower frames or tokens_per_keyframe"
+        )
 
 
 def empty_model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
