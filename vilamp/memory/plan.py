@@ -64,14 +64,20 @@ def plan(cfg: DictConfig) -> Plan:
         ConfigError: a setting out of range, or a video too long for the language model.
     """
     check(cfg)
-    model, optim = _model(cfg)
+    with torch.random.fork_rng(devices=[]):
+        return _plan(cfg)
+
+
+def _plan(cfg: DictConfig) -> Plan:
+    model, optim = empty_model(cfg)
+    _check_length(cfg, model)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tracker = StorageTracker(fake)
     gpu = cfg.device == "cuda"
     frames = [_empty(fake, (cfg.frames, cfg.model.frame_size, cfg.model.frame_size, 3)) for _ in range(cfg.batch)]
     for video in frames:
         tracker.ignore(video)
-    with torch.random.fork_rng(devices=[]), fused_kernels(gpu=gpu), few_blocks(), tracker:
+    with fused_kernels(gpu=gpu), few_blocks(), tracker:
         counting = _Counting(cfg, model, optim, tracker, frames)
         counting.weights(fake)
         counting.follow(gpu=gpu)
@@ -104,7 +110,18 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"tokens_per_keyframe must be a square (196 is 14 x 14) or null, got {tokens!r}")
 
 
-def _model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
+def _check_length(cfg: DictConfig, model: VideoLM) -> None:
+    """Before anything is run: a video that is too long has many frames to watch."""
+    length = model.max_visual_tokens(cfg.frames) + cfg.text_tokens + cfg.answer_tokens
+    if length > model.language_model.context:
+        raise ConfigError(
+            f"a video of frames={cfg.frames} with text_tokens={cfg.text_tokens} and answer_tokens={cfg.answer_tokens} "
+            f"is a sequence of up to {length} tokens, which does not fit the language model's context of "
+            f"{model.language_model.context}; lower frames or tokens_per_keyframe"
+        )
+
+
+def empty_model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
     """The model without its weights, each parameter in the precision and the mode that the run gives it."""
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
@@ -271,7 +288,9 @@ class _Counting:
             optimizer.step()
         text = cfg.text_tokens + cfg.answer_tokens
         labels = torch.full((text + 1,), IGNORED)
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16")
+        # Copies in bfloat16 of what trains live as long as the step, but for those of gathered weights.
+        bf16, cached = cfg.precision == "bf16", cfg.gpus == 1
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=cached)
         with autocast, self._phase("forward", "merger_projector"):
             sequences = self._watch(text)
             labels = torch.full((self.sequence,), IGNORED)
