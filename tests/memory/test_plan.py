@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ def test_nothing_is_left_changed_by_a_prediction() -> None:
     assert before[1] is torch.nn.functional.scaled_dot_product_attention
 
 
-def test_the_last_line_is_one_json_object(capsys: Any) -> None:
+def test_the_last_line_is_one_json_object(capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the command leaves a log
     assert main(["memory", *TINY, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["total_gib"] == pytest.approx(sum(told["parts"].values()))
