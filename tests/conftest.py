@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,19 @@ class SourceTree:
         points = f"[{plugins.ENTRY_POINTS}]\n{name} = {package}\n"
         self.write(f"{site}/{package}-3.4.dist-info/entry_points.txt", points)
         return self.root / site
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_an_earlier_test() -> Iterator[None]:
+    """Hydra logs to the streams that it finds, which are a test's own and closed behind it."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in list(root.handlers):
+        # Those of pytest, which come and go by themselves, are of classes of its own.
+        if handler not in before and type(handler).__module__ == "logging":
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture

@@ -246,3 +246,12 @@ def test_the_scripts_are_thin_and_end_with_the_exit_code(script: str, tmp_path: 
     done = subprocess.run([sys.executable, ROOT / script, "no_such=1"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no setting 'no_such'")
+
+
+def test_threads_sleep_while_they_wait_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, after in ((None, "passive"), ("active", "active")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", before or "")  # so that what the run sets is undone as well
+        if before is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        app.run(lambda cfg: None, "train", ["--cfg", "job"])
+        assert os.environ["OMP_WAIT_POLICY"] == after

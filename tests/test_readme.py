@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
@@ -60,7 +61,14 @@ def test_the_selector_is_found_and_keeps_the_contract(drop_in: None) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "..." not in c and "--help" not in c])
 def test_every_command_composes(drop_in: None, command: str) -> None:
-    assert compose("train", shlex.split(command))
+    sweep, overrides = command.startswith("-m "), shlex.split(command.removeprefix("-m "))
+    choices = [[f"{key}={value}" for value in values.split(",")] for key, _, values in map(_parted, overrides)]
+    for point in itertools.product(*choices) if sweep else [overrides]:
+        assert compose("train", point)
+
+
+def _parted(override: str) -> tuple[str, str, str]:
+    return override.partition("=")
 
 
 def test_commands_were_found() -> None:

@@ -49,7 +49,7 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
         raise ConfigError(f"{setting} needs a _target_, got {node!r}; choose one with {setting.replace('.', '/')}=NAME")
     try:
         target = _locate(node["_target_"])
-    except Exception as error:  # an import runs foreign code, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{setting}: cannot import {node['_target_']}: {_root_cause(error)}") from error
     parameters = inspect.signature(target).parameters
     _check_numbers(node, parameters.values(), setting)
@@ -74,8 +74,13 @@ def _check_numbers(node: DictConfig, parameters: Iterable[inspect.Parameter], se
     for parameter in parameters:
         takes = set(re.findall(r"\w+", str(parameter.annotation)))  # as written, since not all of them can be resolved
         value = node.get(parameter.name)
+        where = f"{setting}.{parameter.name}"
         if isinstance(value, str) and "str" not in takes and takes & {"int", "float"}:
-            raise ConfigError(f"{setting}.{parameter.name} must be a number, got {value!r}")
+            raise ConfigError(f"{where} must be a number, got {value!r}")
+        if isinstance(value, str) and takes <= {"bool", "None", "Optional"} and "bool" in takes:
+            raise ConfigError(f"{where} must be true or false, got {value!r}")  # any text would count as true
+        if isinstance(value, float) and takes <= {"int", "None", "Optional"} and "int" in takes:
+            raise ConfigError(f"{where} must be a whole number, got {value!r}")
 
 
 def _causes(error: BaseException) -> list[BaseException]:

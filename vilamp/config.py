@@ -82,6 +82,9 @@ def require_whole_numbers(cfg: DictConfig) -> None:
         value = cfg.get(key)
         if value is not None and type(value) is not int:
             raise ConfigError(f"{key} must be a whole number, got {value!r}")
+    seed = cfg.get("seed")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be 0 to 2^32 - 1, got {seed}")
 
 
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> VilampError:

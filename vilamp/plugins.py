@@ -225,7 +225,7 @@ def _resolved(plugin: Plugin, package: str, project: Path | None = None) -> Plug
     home = None if project is None else next((f for f in (project, project / "src") if (f / package).is_dir()), None)
     if home is not None and str(home) not in sys.path:
         sys.path.append(str(home))
-    spec = find_spec(package)
+    spec = find_spec(package) if package != "__main__" else None
     if spec is None or not spec.submodule_search_locations:
         return replace(plugin, error=f"its entry point names the package '{package}', which cannot be found")
     imported = Path(next(iter(spec.submodule_search_locations))).resolve()
@@ -247,7 +247,8 @@ def _folder(path: Path) -> Path | None:
 
 
 def _entries(conf: Path, origin: str, error: str | None = None) -> Iterator[Entry]:
-    for path in sorted(conf.rglob("*.yaml")):
+    # Hidden files are what editors leave while a file is open; some of them are links to nothing.
+    for path in sorted(p for p in conf.rglob("*.yaml") if p.is_file() and not p.name.startswith(".")):
         group = path.parent.relative_to(conf).as_posix()
         yield Entry("" if group == "." else group, path.stem, origin, _summary(path), path, error)
 

@@ -146,6 +146,27 @@ def test_a_checkpoint_from_before_the_variants_is_scored_as_the_paper_has_it(con
         assert scored.metrics["val/loss"] == run.metrics["val/loss"]
 
 
+def test_evaluation_on_other_shards_takes_the_rest_from_the_run(config: Any, clip: bytes, tmp_path: Path) -> None:
+    run = train(config("selector=uniform", "merger=uniform"))
+    write_shard(tmp_path / "own.tar", [("a", [{"question": "what?", "answer": "grey"}], clip)])
+    overrides = [
+        f"checkpoint={run.folder / 'checkpoints' / 'best.ckpt'}",
+        "data=shards",
+        f"data.val={tmp_path}/own.tar",
+    ]
+    scored = evaluate(config(*overrides, "data.num_workers=0", name="evaluate", folder="own"))
+    assert "val/accuracy/other" in scored.metrics and scored.module.config["data"]["frame_size"] == 96
+    again = evaluate(config(*overrides, "model=tiny", "data.num_workers=0", name="evaluate", folder="own"))
+    assert again.metrics == scored.metrics
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_checkpoint_is_named(config: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "some.ckpt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"some\.ckpt cannot be read"):
+        evaluate(config(f"checkpoint={tmp_path / 'some.ckpt'}", name="evaluate"))
+
+
 def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a file"):
         evaluate(config(f"checkpoint={tmp_path / 'none.ckpt'}", name="evaluate"))
@@ -225,6 +246,14 @@ def test_shards_without_validation_train_to_the_end(config: Any, clip: bytes, tm
         (["+optim.lr.adapter=1e-3"], r"unknown \['adapter'\]"),
         (["logger.mode=sometimes"], r"logger\.mode=sometimes must be one of"),
         (["data.fps=0"], r"data\.fps"),
+        (["selector.fill_up=no"], r"selector\.fill_up must be true or false, got 'no'"),
+        (["selector.tau=null"], r"selector\.tau is a cosine"),
+        (["model.chunk_size=1.5"], r"chunk_size must be a whole number, got 1\.5"),
+        (["data.max_frames=2.5"], r"data\.max_frames must be a whole number, got 2\.5"),
+        (["optim.betas=[2,3]"], r"optim\.betas"),
+        (["optim.weight_decay=-1"], r"optim\.weight_decay"),
+        (["model.dtype=float8"], r"model\.dtype=float8 must be one of"),
+        (["trainer.max_epochs=-1"], r"trainer\.max_steps"),
         (["model.vision_tower.hidden_layer=-9"], r"hidden_layer=-9 does not exist"),
         (["model.scorer.path=/no/such/folder"], "/no/such/folder"),
     ],
@@ -233,6 +262,23 @@ def test_shards_without_validation_train_to_the_end(config: Any, clip: bytes, tm
 def test_a_setting_that_cannot_be_is_named(config: Any, overrides: list[str], message: str) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         train(config(*overrides))
+
+
+def test_a_run_that_ends_before_its_first_validation_reports_the_weights_that_it_trained(config: Any) -> None:
+    run = train(config("trainer.max_steps=1"))
+    assert run.metrics["step"] == 1
+    best = run.folder / "checkpoints" / "best.ckpt"
+    scored = evaluate(config(f"checkpoint={best}", name="evaluate", folder="scored"))
+    assert scored.metrics["val/loss"] == run.metrics["val/loss"]
+
+
+def test_what_trains_is_float32_and_the_rest_as_set(config: Any) -> None:
+    model = train(config("model.dtype=bfloat16", "optim.lr.language_model=null", "trainer.max_epochs=0")).module.model
+    types = {name: {p.dtype for p in part.parameters()} for name, part in model.named_children()}
+    assert types["language_model"] == types["vision_tower"] == {torch.bfloat16}
+    assert types["scorer"] == types["merger"] == types["projector"] == {torch.float32}
+    run = train(config("model.dtype=bfloat16", "optim.lr.language_model=null", folder="trained"))
+    assert run.trainer.global_step == 2 and math.isfinite(run.metrics["val/loss"])
 
 
 def test_more_keyframes_than_frames_keeps_every_frame(config: Any) -> None:

@@ -59,6 +59,8 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
         parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
     overrides = tuple(args.overrides)
     version.setbase(config.HYDRA_VERSION)
+    # Read when torch is imported.  Threads that spin while they wait take the cores from the processes that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _Job(task)
     try:
         config.register()

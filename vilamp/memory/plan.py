@@ -17,7 +17,9 @@ from transformers import DynamicCache
 
 from vilamp.build import build_model, build_optim
 from vilamp.errors import ConfigError
-from vilamp.memory.tracker import StorageTracker, gpu_kernels
+from vilamp.memory.kernels import few_blocks, fused_kernels
+from vilamp.memory.tracker import StorageTracker
+from vilamp.models.precision import held_in
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import View, VisualStream
 from vilamp.samples import IGNORED, VIDEO_TOKEN
@@ -62,14 +64,20 @@ def plan(cfg: DictConfig) -> Plan:
         ConfigError: a setting out of range, or a video too long for the language model.
     """
     check(cfg)
-    model, optim = _model(cfg)
+    with torch.random.fork_rng(devices=[]):
+        return _plan(cfg)
+
+
+def _plan(cfg: DictConfig) -> Plan:
+    model, optim = empty_model(cfg)
+    _check_length(cfg, model)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     tracker = StorageTracker(fake)
     gpu = cfg.device == "cuda"
     frames = [_empty(fake, (cfg.frames, cfg.model.frame_size, cfg.model.frame_size, 3)) for _ in range(cfg.batch)]
     for video in frames:
         tracker.ignore(video)
-    with torch.random.fork_rng(devices=[]), gpu_kernels(gpu=gpu), tracker:
+    with fused_kernels(gpu=gpu), few_blocks(), tracker:
         counting = _Counting(cfg, model, optim, tracker, frames)
         counting.weights(fake)
         counting.follow(gpu=gpu)
@@ -102,7 +110,18 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"tokens_per_keyframe must be a square (196 is 14 x 14) or null, got {tokens!r}")
 
 
-def _model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
+def _check_length(cfg: DictConfig, model: VideoLM) -> None:
+    """Before anything is run: a video that is too long has many frames to watch."""
+    length = model.max_visual_tokens(cfg.frames) + cfg.text_tokens + cfg.answer_tokens
+    if length > model.language_model.context:
+        raise ConfigError(
+            f"a video of frames={cfg.frames} with text_tokens={cfg.text_tokens} and answer_tokens={cfg.answer_tokens} "
+            f"is a sequence of up to {length} tokens, which does not fit the language model's context of "
+            f"{model.language_model.context}; lower frames or tokens_per_keyframe"
+        )
+
+
+def empty_model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
     """The model without its weights, each parameter in the precision and the mode that the run gives it."""
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
@@ -162,18 +181,16 @@ class _Counting:
 
     def weights(self, fake: FakeTensorMode) -> None:
         """Give every parameter a fake storage of the run's precision."""
+        dtype = torch.bfloat16 if self.cfg.precision == "bf16" else torch.float32
         made: dict[int, nn.Parameter] = {}
-        with self.tracker.labelled(WEIGHTS):
-            for module in self.model.modules():
-                for name, parameter in module._parameters.items():
-                    if parameter is None:
-                        continue
-                    if id(parameter) not in made:
-                        low = self.cfg.precision == "bf16" and not parameter.requires_grad
-                        with fake:
-                            storage = torch.empty(parameter.shape, dtype=torch.bfloat16 if low else torch.float32)
-                        self.tracker.relabel(storage, WEIGHTS)
-                        made[id(parameter)] = nn.Parameter(storage, requires_grad=parameter.requires_grad)
+        for path, parameter in self.model.named_parameters():
+            with fake:
+                storage = torch.empty(parameter.shape, dtype=held_in(path, parameter, dtype))
+            self.tracker.relabel(storage, WEIGHTS)
+            made[id(parameter)] = nn.Parameter(storage, requires_grad=parameter.requires_grad)
+        for module in self.model.modules():
+            for name, parameter in module._parameters.items():  # type: ignore[assignment]
+                if parameter is not None:
                     module._parameters[name] = made[id(parameter)]
 
     def follow(self, *, gpu: bool) -> None:
@@ -271,7 +288,9 @@ class _Counting:
             optimizer.step()
         text = cfg.text_tokens + cfg.answer_tokens
         labels = torch.full((text + 1,), IGNORED)
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16")
+        # Copies in bfloat16 of what trains live as long as the step, but for those of gathered weights.
+        bf16, cached = cfg.precision == "bf16", cfg.gpus == 1
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=cached)
         with autocast, self._phase("forward", "merger_projector"):
             sequences = self._watch(text)
             labels = torch.full((self.sequence,), IGNORED)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -165,45 +164,3 @@ class StorageTracker(TorchDispatchMode):
             return torch.empty(shape, dtype=dtype)
 
         return run
-
-
-@contextmanager
-def gpu_kernels(*, gpu: bool) -> Iterator[None]:
-    """Attention by a fused kernel, as GPUs and CPUs compute it; fake tensors would get the matrix of all weights.
-
-    The functions are replaced by name, because a TorchFunctionMode is off while backward computes layers again.
-
-    Args:
-        gpu: also take layer norms in float32 under autocast, which CUDA does and a CPU does not.
-    """
-    attention, norm = F.scaled_dot_product_attention, F.layer_norm
-
-    def layer_norm(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            values, *args = [a.float() if isinstance(a, Tensor) else a for a in (values, *args)]  # type: ignore[assignment]
-        return norm(values, *args, **kwargs)
-
-    F.scaled_dot_product_attention = _fused_attention
-    if gpu:
-        F.layer_norm = layer_norm  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention, F.layer_norm = attention, norm
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if enable_gqa and query.shape[1] != key.shape[1]:
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return attention(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]

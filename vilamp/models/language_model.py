@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vilamp.models.pretrained import build_empty, load_pretrained
 from vilamp.samples import IGNORED
@@ -64,6 +66,8 @@ class LanguageModel(nn.Module):
         """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:
             self.lm.activation_checkpointing_enable({"use_reentrant": False})
+        layers = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+        self._checkpointed_layers = layers if gradient_checkpointing else []
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings
@@ -83,7 +87,8 @@ class LanguageModel(nn.Module):
         """
         # Padding stands on the right, where a causal model never looks from inside a sequence: no mask is needed.
         embeddings = pad_sequence(list(sequences), batch_first=True)  # [B, L, D]
-        hidden = self.lm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        with self._checkpointed():
+            hidden = self.lm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         targets = pad_sequence([row[1:] for row in labels], batch_first=True, padding_value=IGNORED)
         targets = targets.to(hidden.device)  # [B, L - 1]: the token after each position
         row, position = (targets != IGNORED).nonzero(as_tuple=True)  # [A] each, A answer tokens
@@ -92,6 +97,21 @@ class LanguageModel(nn.Module):
         wrong = torch.zeros(len(sequences), dtype=torch.int64, device=hidden.device)
         wrong.index_add_(0, row, (logits.argmax(-1) != target).long())
         return AnswerLoss(F.cross_entropy(logits, target, reduction="sum"), len(target), wrong == 0)
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """Let a frozen model's layers keep their inputs alone too, where a gradient goes through to what feeds it.
+
+        Transformers does so in training mode only.  The mode of what is inside the layers stays, with its dropout.
+        """
+        modes = [layer.training for layer in self._checkpointed_layers]
+        try:
+            for layer in self._checkpointed_layers if torch.is_grad_enabled() else ():
+                layer.training = True
+            yield
+        finally:
+            for layer, mode in zip(self._checkpointed_layers, modes, strict=True):
+                layer.training = mode
 
     @torch.no_grad()
     def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:

@@ -22,7 +22,7 @@ M = TypeVar("M")
 READABLE = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer*")
 """The files of a repository that are fetched: configurations, weights and tokenizers, and nothing that is code."""
 
-_TRANSPORT = HfHubHTTPError.__bases__[0]
+_TRANSPORT: Any = HfHubHTTPError.__bases__[0]
 """What the hub's HTTP library raises where nobody answers, whichever library that is."""
 
 

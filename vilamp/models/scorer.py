@@ -38,11 +38,16 @@ class ClipScorer(nn.Module):
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:
         """uint8[N, H, W, 3] -> float[N, Ds], unit rows."""
-        parts = [
-            F.normalize(self.clip.get_image_features(pixel_values=self.preprocess(chunk)).pooler_output.float(), dim=-1)
-            for chunk in frames.split(self.chunk_size)
-        ]
-        return torch.cat(parts)
+        with self._full_precision():
+            parts = [
+                F.normalize(self.clip.get_image_features(pixel_values=self.preprocess(chunk)).pooler_output, dim=-1)
+                for chunk in frames.split(self.chunk_size)
+            ]
+        return torch.cat(parts).float()
+
+    def _full_precision(self) -> torch.autocast:
+        """Within this nothing is cast: which frames are selected must not depend on the run's precision."""
+        return torch.autocast(self.preprocess.mean.device.type, enabled=False)
 
     def embed_queries(self, query_ids: Sequence[Tensor]) -> Tensor:
         """Q sequences int64[Tq] that end in the end-of-text token -> float[Q, Ds], unit rows."""
@@ -54,4 +59,5 @@ class ClipScorer(nn.Module):
         # CLIP attends to the left and reads the first end-of-text token, so that what pads to the right is never seen.
         end = self.clip.config.text_config.eos_token_id
         ids = pad_sequence([q.to(self.preprocess.mean.device) for q in query_ids], batch_first=True, padding_value=end)
-        return self.clip.get_text_features(input_ids=ids).pooler_output.float()
+        with self._full_precision():
+            return self.clip.get_text_features(input_ids=ids).pooler_output.float()

@@ -79,9 +79,10 @@ class VideoLM(nn.Module):
         anchor: str = PRECEDING,
     ) -> None:
         super().__init__()
-        if num_keyframes < 1 or chunk_size < 1:
+        if type(chunk_size) is not int or num_keyframes < 1 or chunk_size < 1:
             raise ConfigError(
-                f"num_keyframes and model.chunk_size must be at least 1, got {num_keyframes} and {chunk_size}"
+                "num_keyframes and model.chunk_size must be whole numbers of at least 1, got "
+                f"{num_keyframes} and {chunk_size}"
             )
         if anchor not in RULES:
             raise ConfigError(f"model.anchor (variant.anchor) must be one of {', '.join(RULES)}, got {anchor!r}")

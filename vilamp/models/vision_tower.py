@@ -63,6 +63,7 @@ class SiglipTower(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8[n, H, W, 3] -> float[n, P, Dv], row by row from the top left."""
-        pixels = self.preprocess(frames)  # [n, 3, S, S]
+        dtype = self.siglip.embeddings.patch_embedding.weight.dtype
+        pixels = self.preprocess(frames).to(dtype)  # [n, 3, S, S]
         hidden = self.siglip.embeddings(pixels)  # [n, P, Dv]
         return self.siglip.encoder(inputs_embeds=hidden).last_hidden_state

@@ -166,7 +166,8 @@ class VisualStream(nn.Module):
         """uint8[n, H, W, 3] -> the patches in the space that the merger works in, once for all questions."""
         trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            patches = self.vision_tower(frames)
+            # A frozen tower may be held in fewer bits than the projector, which trains.
+            patches = self.vision_tower(frames).to(self.projector.keyframe[0].weight.dtype)
         return self.projector.keyframe(patches) if self._projects_first else patches
 
     def _distil(

@@ -49,7 +49,8 @@ class DifferentialSelector(FrameSelector):
     def __init__(self, tau: float = 0.85, relevance_floor: float | None = None, fill_up: bool = False) -> None:
         super().__init__()
         for name, value in (("tau", tau), ("relevance_floor", relevance_floor)):
-            if value is not None and not -1.0 <= value <= 1.0:
+            given = value is not None or name == "tau"
+            if given and not (isinstance(value, int | float) and -1.0 <= value <= 1.0):
                 raise ConfigError(f"selector.{name} is a cosine and must lie in -1..1, got {value}")
         self.tau = tau
         self.relevance_floor = relevance_floor

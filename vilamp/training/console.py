@@ -14,6 +14,8 @@ _UNSAID = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # data.val=null is how a run says that nothing validates.
     r"Total length of `list` across ranks is zero",
+    # A run that ends before its first validation is validated then, and its best.ckpt is written.
+    r"`ModelCheckpoint\(monitor='val/accuracy'\)` could not find the monitored key",
     # How many processes decode is data.num_workers, not as many as there are cores.
     r"The '\w+' does not have many workers",
     # Between Lightning and torch; nobody who runs us can change it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from vilamp.errors import ConfigError
 from vilamp.models.video_lm import Output, VideoLM
@@ -37,13 +37,19 @@ class VideoQA(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss per answer token."""
         output: Output = self.model(batch)
-        if not batch.questions:
-            # Everything in this batch was skipped.  A zero that touches every weight keeps the ranks in step.
-            return sum((p.sum() * 0 for p in self.model.parameters() if p.requires_grad), start=output.loss)
+        if not batch.questions:  # all were skipped
+            return self._touch(output.loss, list(self.model.children()))
         self.log("train/loss", output.loss, prog_bar=True, batch_size=output.answer_tokens)
         accuracy = output.exact.float().mean()
         self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch.questions))
+        if all(video < 0 for video in batch.video_of):  # text alone reaches the language model only
+            return self._touch(output.loss, [p for p in self.model.children() if p is not self.model.language_model])
         return output.loss
+
+    @staticmethod
+    def _touch(loss: Tensor, parts: list[nn.Module]) -> Tensor:
+        """The loss plus a zero that depends on every weight of the parts: ranks wait for each other's gradients."""
+        return sum((p.sum() * 0 for part in parts for p in part.parameters() if p.requires_grad), start=loss)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Count."""
@@ -62,7 +68,12 @@ class VideoQA(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and its schedule by step."""
-        optimizer, schedule = self.optim.optimizer(self.model, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ConfigError(
+                "trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls until the last step"
+            )
+        optimizer, schedule = self.optim.optimizer(self.model, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

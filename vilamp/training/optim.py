@@ -37,6 +37,11 @@ class PartwiseAdamW:
             raise ConfigError(f"{wrong[0]} must be positive; null freezes a part")
         if not 0 <= warmup < 1:
             raise ConfigError(f"optim.warmup={warmup} must be a share of the steps, from 0 to below 1")
+        if weight_decay < 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(
+                "optim.weight_decay must be at least 0 and optim.betas two numbers from 0 to below 1, got "
+                f"{weight_decay} and {list(betas)}"
+            )
         self.lr = dict(lr)
         self.weight_decay = weight_decay
         self.betas = (float(betas[0]), float(betas[1]))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # the error alone: nothing is unpickled but what weights_only allows
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,7 @@ from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
+from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
@@ -85,7 +87,12 @@ def train(cfg: DictConfig) -> Run:
         if parts.data.validates:
             trainer.validate(parts.module, parts.data, verbose=False)
         trainer.fit(parts.module, parts.data)
-        if best.best_model_path:
+        history = parts.module.history
+        if parts.data.validates and history[-1]["step"] < trainer.global_step and len(history) == 1:
+            # It ended before its first validation (trainer.max_steps): these weights are the only ones that trained.
+            trainer.validate(parts.module, parts.data, verbose=False)
+            trainer.save_checkpoint(parts.folder / "checkpoints" / "best.ckpt")
+        elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
         return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
@@ -121,12 +128,15 @@ def evaluate(cfg: DictConfig) -> Run:
     path = Path(str(cfg.checkpoint))
     if not path.is_file():
         raise ConfigError(f"checkpoint={path} is not a file")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = _read_checkpoint(path)
     if "config" not in checkpoint:
         raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
     merged = _configuration(checkpoint["config"])
-    named = {str(key): value for key, value in cfg.items() if value is not None}
-    if named.get("variant", merged.variant) != merged.variant and not named.keys() & READ_VARIANT:
+    # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
+    unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    named = {key: value for key, value in unresolved.items() if value is not None}
+    other_variant = OmegaConf.create(named.get("variant", {})) not in ({}, merged.variant)
+    if other_variant and not named.keys() & READ_VARIANT:
         raise ConfigError(
             "the variant changes nothing by itself: selector, merger and model are those of the checkpoint's run; name "
             "the one that is to follow the variant as well, for instance selector=differential"
@@ -144,6 +154,18 @@ def evaluate(cfg: DictConfig) -> Run:
         trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    # A file that is no checkpoint can fail in every way that a pickle, a zip archive or a tensor can.
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"checkpoint={path} cannot be read: {type(error).__name__}: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
+    return checkpoint
 
 
 def _configuration(stored: dict[str, Any]) -> DictConfig:
@@ -166,6 +188,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
         _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), config)
+    hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     return _Parts(
         module=module,
         data=build_data(cfg, encode),

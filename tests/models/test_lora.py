@@ -1,0 +1,145 @@
+"""Adapters of the language model, and its checkpointed layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vilamp.build import build_model, build_optim
+from vilamp.config import compose
+from vilamp.errors import ConfigError
+from vilamp.models.lora import Lora, adapter_parameters
+from vilamp.models.video_lm import VideoLM
+from vilamp.samples import IGNORED
+from vilamp.training.run import evaluate, train
+
+
+def build(*overrides: str) -> VideoLM:
+    cfg = compose("train", ["logger=csv", *overrides])
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    build_optim(cfg).freeze(model)
+    return model
+
+
+def answer_loss(model: VideoLM) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of an answer to a random sequence, and the sequence, which takes a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    sequence = torch.randn(24, model.language_model.dim, generator=generator).requires_grad_()
+    labels = torch.full((24,), IGNORED)
+    labels[-5:] = torch.arange(5, 10)
+    return model.language_model.answer_loss([sequence], [labels]).total, sequence
+
+
+def gradients(model: VideoLM) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_only_adapters_get_gradients() -> None:
+    model = build("lora=default")
+    adapters = adapter_parameters(model.language_model)
+    assert adapters
+    answer_loss(model)[0].backward()
+    assert set(gradients(model)) == {f"language_model.{name}" for name in adapters}
+    for name in ("scorer", "vision_tower", "selector"):
+        part = getattr(model, name)
+        assert not adapter_parameters(part)
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_adapters_begin_by_changing_nothing_and_end_by_changing_something() -> None:
+    plain, adapted = build(), build("lora=default", "lora.dropout=0")
+    loss = answer_loss(adapted)[0]
+    assert torch.equal(loss, answer_loss(plain)[0])
+    loss.backward()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    assert not torch.equal(loss, answer_loss(adapted)[0])
+
+
+def test_targets_are_endings_of_names() -> None:
+    model = build("lora=default", "lora.targets=[q_proj,v_proj]")
+    names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in adapter_parameters(model.language_model)}
+    assert names == {"q_proj", "v_proj"}
+    with pytest.raises(ConfigError, match=r"lora\.targets=nothing is no linear layer.*there are: .*q_proj"):
+        build("lora=default", "lora.targets=[q_proj,nothing]")
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
+def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
+    ((key, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=f"lora needs .* got .*{key}={value}"):
+        Lora(**wrong)
+
+
+@pytest.mark.parametrize("trains", ["adapters", "everything", "nothing"])
+def test_checkpointed_layers_change_neither_loss_nor_gradients(trains: str) -> None:
+    """Also where the language model is frozen, and gradients only go through it to what feeds it."""
+    overrides = {"adapters": ["lora=default", "lora.dropout=0"], "everything": []}
+    overrides["nothing"] = ["optim.lr.language_model=null"]
+    results, saved = [], []
+    for checkpointing in (False, True):
+        model = build(*overrides[trains], f"model.language_model.gradient_checkpointing={checkpointing}")
+        kept: list[int] = []
+        modes = [module.training for module in model.modules()]
+
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, sequence = answer_loss(model)
+        assert [module.training for module in model.modules()] == modes
+        saved.append(sum(kept))
+        loss.backward()
+        results.append((loss.detach(), {**gradients(model), "sequence": sequence.grad}))
+    (loss, without), (checkpointed_loss, checkpointed) = results
+    assert torch.equal(loss, checkpointed_loss)
+    assert without.keys() == checkpointed.keys()
+    for name, gradient in without.items():
+        torch.testing.assert_close(checkpointed[name], gradient)
+    assert saved[1] < saved[0] / 2, "activations of the layers are not stored"
+
+
+def test_a_checkpointed_model_that_is_frozen_still_generates_with_a_cache() -> None:
+    answers = []
+    for checkpointing in (False, True):
+        model = build("optim.lr.language_model=null", f"model.language_model.gradient_checkpointing={checkpointing}")
+        sequence = torch.randn(9, model.language_model.dim, generator=torch.Generator().manual_seed(0))
+        answers.append(model.language_model.generate(sequence, 6, 0))
+    assert torch.equal(*answers)
+
+
+def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: str = "run") -> Any:
+    common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={tmp_path / 'data'}"]
+    if name == "train":
+        few = ["train_videos=4", "val_videos=4", "min_seconds=10", "max_seconds=16", "events=2", "num_workers=1"]
+        common += [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
+        common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
+        common.append("lora=default")
+    return compose(name, [*common, *overrides])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_what_trains(tmp_path: Path) -> None:
+    run = train(adapted_run(tmp_path))
+    start = train(adapted_run(tmp_path, "trainer.max_epochs=0", folder="untrained")).module
+    trained = {name for name, parameter in run.module.named_parameters() if parameter.requires_grad}
+    assert any("lora_" in name for name in trained)
+    weights = nn.Module.state_dict(start)
+    changed = {name for name, weight in run.module.state_dict().items() if not torch.equal(weight, weights[name])}
+    assert changed == trained
+    best = run.folder / "checkpoints" / "best.ckpt"
+    stored = torch.load(best, weights_only=True)["state_dict"]
+    assert set(stored) == trained
+    scored = evaluate(adapted_run(tmp_path, f"checkpoint={best}", name="evaluate", folder="scored"))
+    shared = [name for name in scored.metrics if name.startswith("val/") or name == "visual_tokens"]
+    assert len(shared) > 3
+    assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
