@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from vilamp.build import build_data, build_merger, build_object
+from vilamp.build import build_data, build_merger, build_model, build_object
 from vilamp.config import compose
 from vilamp.errors import ConfigError, DataError, PluginError
 from vilamp.interfaces import FrameMerger, FrameSelector
@@ -123,3 +124,17 @@ def test_a_pattern_that_matches_nothing_is_told_before_anything_is_made(tmp_path
     with pytest.raises(DataError, match=r"^data\.train: no file matches '.*nope-\*\.tar'"):
         build_data(cfg, encode=lambda *_: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_projector_is_random_only_if_that_was_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"set init=llava_onevision or init=release, or model\.projector\.path"):
+        build_model(compose("train", ["model=vilamp_7b"]))  # before anything is fetched
+    with pytest.raises(ConfigError, match=r"model\.projector\.path to a safetensors file, or to random"):
+        build_model(compose("train", ["model.projector.path=null"]))
+    first, second = (build_model(compose("train", ["model.projector.path=random"])).projector for _ in range(2))
+    assert not torch.equal(first.keyframe[0].weight, second.keyframe[0].weight)
+
+
+def test_without_weights_a_projector_needs_none() -> None:
+    cfg = compose("train", ["model.projector.path=null"])
+    assert build_model(cfg, weights=False).language_model.lm.lm_head.weight.is_meta

@@ -28,6 +28,9 @@ from vilamp.training.optim import PartwiseAdamW
 
 T = TypeVar("T")
 
+RANDOM = "random"
+"""The ``model.projector.path`` of a projector that starts without training."""
+
 MIN_TEXT_TOKENS = 64
 """A context that leaves less than this beside the longest video is a mistake in the configuration."""
 
@@ -108,12 +111,12 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
         ConfigError: a setting that cannot be, parts that cannot be loaded, or a checkpoint that does not fit them.
     """
     checkpoint = build_object(cfg.init, Checkpoint, "init") if weights and cfg.get("init") else None
+    projector_node = _projector_node(cfg.model.projector, filled=checkpoint is not None or not weights)
     scorer, tower, language_model = _pretrained_parts(cfg.model, checkpoint, weights)
     selector = build_selector(cfg.selector, scorer.dim)
     merger = build_merger(cfg.merger, tower.dim, language_model.dim, scorer.dim)
     projector = build_object(
-        # What the checkpoint will fill anyway is not read from a file of another model.
-        _with(cfg.model.projector, path=None) if checkpoint else cfg.model.projector,
+        projector_node,
         Projector,
         "model.projector",
         vision_dim=tower.dim,
@@ -154,6 +157,24 @@ def _pretrained_parts(
     tower = build_object(tower_node, SiglipTower, "model.vision_tower", weights=own, **of_tower)
     lm = build_object(node.language_model, LanguageModel, "model.language_model", weights=own, **of_lm)
     return scorer, tower, lm
+
+
+def _projector_node(node: DictConfig, *, filled: bool) -> DictConfig:
+    """What the projector is built from, which has random weights only if that was asked for.
+
+    Args:
+        node: ``model.projector``.
+        filled: a checkpoint will fill it, or nothing needs its weights; then no file of another model is read.
+
+    Raises:
+        ConfigError: nothing says which weights it has.
+    """
+    if not filled and node.get("path", RANDOM) is None:
+        raise ConfigError(
+            "nothing says which weights the projector starts from: set init=llava_onevision or init=release, or "
+            f"model.projector.path to a safetensors file, or to {RANDOM}"
+        )
+    return _with(node, path=None) if filled or node.get("path") == RANDOM else node
 
 
 def _with(node: DictConfig, **settings: Any) -> DictConfig:
