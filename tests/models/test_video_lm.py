@@ -95,6 +95,29 @@ def test_generation_does_not_see_the_answer(tiny: tuple[VideoLM, PromptEncoder])
     assert said[0] == said[1]
 
 
+def test_generation_computes_one_position_of_logits_and_reads_the_past_from_its_cache(
+    tiny: tuple[VideoLM, PromptEncoder],
+) -> None:
+    model, encode = tiny
+    lm = model.language_model.lm
+    heads: list[list[int]] = []
+    layers: list[list[int]] = []
+    hooks = [
+        lm.lm_head.register_forward_pre_hook(lambda _, given: heads.append(list(given[0].shape))),
+        lm.model.layers[0].register_forward_pre_hook(lambda _, given: layers.append(list(given[0].shape))),
+    ]
+    batch = Batch([video(6)], [ask(encode, "what colour is the star?")], [0])
+    try:
+        model.generate(batch, 4, -1)  # no token ends it
+    finally:
+        for hook in hooks:
+            hook.remove()
+    length = model.max_visual_tokens(6) + int((batch.questions[0].labels == IGNORED).sum()) - 1
+    width = model.language_model.dim
+    assert heads == [[1, 1, width]] * 4
+    assert 1 < layers[0][1] <= length and layers[1:] == [[1, 1, width]] * 3
+
+
 def test_the_answer_and_its_end_are_the_only_labels(tiny: tuple[VideoLM, PromptEncoder]) -> None:
     _, encode = tiny
     question = ask(encode, "what colour is the moon?", "yellow")
