@@ -4,12 +4,11 @@
 
 Trains ``model=tiny`` as a run does (frozen scorer and tower, AdamW over the rest) on videos of 16 to 256 frames, in
 random order and with one to three questions each, and reads the resident set after every step.  The verdict compares
-the last third of the steps with the middle third: memory creeps if the median grew by more than the noise, which is
-what the middle half of the middle third spans, and at least 2 MiB.  A steady leak grows twice that span from third to
-third.  Exits with 1 if memory creeps.
+the last third of the steps with the middle third: memory creeps if the median grew by more than the noise, and at
+least 2 MiB.  The noise is what the middle half of the middle third spans around its own straight line, so that a trend
+does not excuse itself.  Exits with 1 if memory creeps.
 
-The first third is not looked at, because caches fill there: oneDNN keeps a compiled kernel for each shape that it has
-met (1,024 at most), and glibc's heap is cut into pieces until it has one for every need.
+The first third is not looked at: what a process keeps from its first steps is no trend.
 """
 
 from __future__ import annotations
@@ -69,8 +68,10 @@ def judge(resident: Sequence[float]) -> Verdict:
     if third < 3:
         raise ValueError(f"a trend needs at least 9 steps, got {len(resident)}")
     middle, last = resident[third : 2 * third], resident[2 * third :]
+    line = statistics.linear_regression(range(len(middle)), middle)
+    around = [reading - line.slope * step for step, reading in enumerate(middle)]
     # Quartiles, because the length of the last video moves single readings and says nothing about a trend.
-    low, _, high = statistics.quantiles(middle, n=4)
+    low, _, high = statistics.quantiles(around, n=4)
     before, after, noise = statistics.median(middle), statistics.median(last), max(FLOOR_MIB, high - low)
     return Verdict(len(resident), before, after, noise, after - before > noise)
 

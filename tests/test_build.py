@@ -70,12 +70,13 @@ def test_a_plugin_that_fails_to_import_is_one_message(far, caplog) -> None:
     ("code", "overrides", "message"),
     [
         ("raise OSError('no disk')\n", [], "cannot import acme_far.Far: OSError: no disk"),
+        ("raise SystemExit(3)\n", [], "cannot import acme_far.Far: SystemExit: 3"),
         ("class Fear: ...\n", [], "cannot import acme_far.Far: ModuleNotFoundError: No module named 'acme_far.Far'"),
         ("class Far: ...\n", [], "acme_far.Far is a Far, expected a FrameSelector"),
         (SELECTOR, ["+selector.reach=101"], "cannot construct acme_far.Far: RuntimeError: out of reach"),
         (SELECTOR, ["+selector.raech=1"], "cannot construct acme_far.Far: TypeError: .*unexpected keyword .*'raech'"),
     ],
-    ids=["import raises", "no such class", "wrong type", "constructor raises", "unknown setting"],
+    ids=["import raises", "import ends", "no such class", "wrong type", "constructor raises", "unknown setting"],
 )
 def test_a_broken_plugin_is_told_with_its_root_cause(far, code, overrides, message) -> None:
     with pytest.raises(PluginError, match=f"^selector: {message}"):

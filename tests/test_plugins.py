@@ -175,8 +175,12 @@ def test_a_missing_dependency_harms_only_those_who_select_it(source_tree) -> Non
             '[project]\nname = "acme-far"\n[project.entry-points."vilamp.plugins"]\na = "acme_near"\n',
             "'acme_near', which cannot be found",
         ),
+        (
+            '[project]\nname = "acme-far"\n[project.entry-points."vilamp.plugins"]\na = "__main__"\n',
+            "'__main__', which cannot be found",
+        ),
     ],
-    ids=["no toml", "no entry point", "no table", "dotted package", "no such package"],
+    ids=["no toml", "no entry point", "no table", "dotted package", "no such package", "main"],
 )
 def test_a_broken_project_stops_only_the_runs_that_select_it(source_tree, pyproject, why) -> None:
     (source_tree.drop_in("acme-far") / "pyproject.toml").write_text(pyproject)
@@ -191,6 +195,12 @@ def test_a_package_that_python_imports_from_elsewhere_is_told(source_tree) -> No
     source_tree.write("site-packages/acme_far/__init__.py", "")
     with pytest.raises(PluginError, match=r"Python imports the package 'acme_far' from .*site-packages"):
         compose("train", ["selector=far"])
+
+
+def test_what_an_editor_leaves_beside_a_yaml_is_no_option(source_tree) -> None:
+    project = source_tree.drop_in("acme-far")
+    (project / "conf" / "selector" / ".#far.yaml").symlink_to("nobody@nowhere")
+    assert {entry.name for entry in plugins.listing() if entry.origin.startswith("acme-far")} == {"far"}
 
 
 def test_a_broken_yaml_stops_only_the_runs_that_select_it(source_tree) -> None:

@@ -55,7 +55,7 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
     except (Exception, SystemExit) as error:  # an import runs foreign code, which may raise anything
         raise PluginError(f"{setting}: cannot import {node['_target_']}: {_root_cause(error)}") from error
     parameters = inspect.signature(target).parameters
-    _check_numbers(node, parameters.values(), setting)
+    _check_types(node, parameters.values(), setting)
     wanted = {name: value for name, value in runtime.items() if name in parameters}
     twice = sorted(set(wanted) & set(node))
     if twice:
@@ -72,8 +72,8 @@ def build_object(node: DictConfig, base: type[T], setting: str, **runtime: Any) 
     return built
 
 
-def _check_numbers(node: DictConfig, parameters: Iterable[inspect.Parameter], setting: str) -> None:
-    """Raise ConfigError where a text was given for a number: most constructors would fail on it much later."""
+def _check_types(node: DictConfig, parameters: Iterable[inspect.Parameter], setting: str) -> None:
+    """Raise ConfigError where a value is of another kind: most constructors would take it, or fail on it much later."""
     for parameter in parameters:
         takes = set(re.findall(r"\w+", str(parameter.annotation)))  # as written, since not all of them can be resolved
         value = node.get(parameter.name)

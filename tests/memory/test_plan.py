@@ -48,6 +48,12 @@ def test_a_setting_out_of_range_is_named(override: str, message: str) -> None:
         tiny(override)
 
 
+def test_a_path_that_is_given_is_the_model_that_is_counted() -> None:
+    given = compose("memory", [*TINY, "model.language_model.path=${asset:vilamp_7b}/language_model"])
+    own, seven = (empty_model(cfg)[0].language_model.dim for cfg in (compose("memory", TINY), given))
+    assert (own, seven) == (96, 3584)
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_parts_sum_to_the_total_of_the_highest_phase(run: str) -> None:
     prediction = tiny(*RUNS[run])

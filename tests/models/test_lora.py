@@ -116,6 +116,11 @@ def test_a_checkpointed_model_that_is_frozen_still_generates_with_a_cache() -> N
     assert torch.equal(*answers)
 
 
+def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.lr\.language_model=null would leave its adapters untrained"):
+        train(adapted_run(tmp_path, "optim.lr.language_model=null"))
+
+
 def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: str = "run") -> Any:
     common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={tmp_path / 'data'}"]
     if name == "train":

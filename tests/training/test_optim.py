@@ -71,6 +71,8 @@ def test_thawing_works_too() -> None:
     [
         ({"lr": {"reader": 1e-3, "writer": -1.0}}, r"optim\.lr\.writer=-1\.0"),
         ({"warmup": 1.0}, r"optim\.warmup=1\.0"),
+        ({"weight_decay": -1.0}, r"optim\.weight_decay must be at least 0 .* got -1\.0"),
+        ({"betas": (0.9, 1.0)}, r"optim\.betas two numbers from 0 to below 1, got .*1\.0"),
     ],
 )
 def test_values_out_of_range_are_named(changes: dict[str, object], message: str) -> None:

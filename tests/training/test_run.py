@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError, DataError
+from vilamp.samples import Batch, Question
 from vilamp.training.run import Run, evaluate, train
 
 SELECTORS = sorted(path.stem for path in (conf_dir() / "selector").glob("*.yaml"))
@@ -279,6 +280,20 @@ def test_what_trains_is_float32_and_the_rest_as_set(config: Any) -> None:
     assert types["scorer"] == types["merger"] == types["projector"] == {torch.float32}
     run = train(config("model.dtype=bfloat16", "optim.lr.language_model=null", folder="trained"))
     assert run.trainer.global_step == 2 and math.isfinite(run.metrics["val/loss"])
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_every_weight_that_trains_has_a_gradient_without_a_video_too(config: Any, skipped: bool) -> None:
+    """Else the ranks that have one would wait for it forever."""
+    run = train(config("trainer.max_epochs=0"))
+    encoded = run.encode(Question("what is red?", "circle", "what is red?"), "text/0", False, 0)
+    run.module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    run.module.training_step(Batch([], [], []) if skipped else Batch([], [encoded], [-1]), 0).backward()
+    trained = {name: p.grad for name, p in run.module.named_parameters() if p.requires_grad}
+    assert {name.split(".")[1] for name in trained} == {"merger", "projector", "language_model"}
+    assert all(gradient is not None for gradient in trained.values())
+    if not skipped:
+        assert any(bool(gradient.any()) for gradient in trained.values() if gradient is not None)
 
 
 def test_more_keyframes_than_frames_keeps_every_frame(config: Any) -> None:

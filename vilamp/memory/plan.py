@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +28,6 @@ WEIGHTS, GRADIENTS, OPTIMIZER = "weights", "gradients", "optimizer"
 SHARDED = (WEIGHTS, GRADIENTS, OPTIMIZER)
 CHOICES = {"mode": ("infer", "train"), "precision": ("bf16", "fp32"), "device": ("cuda", "cpu")}
 COUNTS = ("frames", "num_keyframes", "text_tokens", "answer_tokens", "batch", "gpus")
-PARTS = ("scorer", "vision_tower", "language_model")
 QUERY_TOKENS = 32
 """Of the question as the scorer reads it; its text tower takes next to nothing beside the frames."""
 
@@ -125,9 +123,6 @@ def empty_model(cfg: DictConfig) -> tuple[VideoLM, PartwiseAdamW | None]:
     """The model without its weights, each parameter in the precision and the mode that the run gives it."""
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
-    if cfg.model.get("architecture"):
-        for part in PARTS:
-            cfg.model[part].path = str(Path(cfg.model.architecture) / part)
     if cfg.tokens_per_keyframe is not None:
         cfg.model.projector.keyframe_grid = math.isqrt(cfg.tokens_per_keyframe)
     cfg.model.projector.path = None

@@ -53,7 +53,8 @@ class PartwiseAdamW:
         A part with adapters trains these, and keeps its own weights.
 
         Raises:
-            ConfigError: ``lr`` names a part that the model lacks or lacks one that it has, or nothing would train.
+            ConfigError: ``lr`` names a part that the model lacks or lacks one that it has, adapters have no rate, or
+                nothing would train.
         """
         parts = dict(model.named_children())
         unknown, missing = sorted(set(self.lr) - set(parts)), sorted(set(parts) - set(self.lr))
@@ -63,6 +64,8 @@ class PartwiseAdamW:
             )
         for name, part in parts.items():
             trains, adapters = self.lr[name] is not None, adapter_parameters(part)
+            if adapters and not trains:
+                raise ConfigError(f"optim.lr.{name}=null would leave its adapters untrained; set a rate, or lora=none")
             part.requires_grad_(trains and not adapters).train(trains)
             for parameter_name in adapters:
                 part.get_parameter(parameter_name).requires_grad_(trains)
