@@ -9,6 +9,11 @@ least 2 MiB.  The noise is what the middle half of the middle third spans around
 does not excuse itself.  Exits with 1 if memory creeps.
 
 The first third is not looked at: what a process keeps from its first steps is no trend.
+
+On a CPU oneDNN keeps a compiled kernel for each shape that it has met, 1,024 at most, and videos of varied length have
+many shapes.  Here it keeps none, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set.  Measured: without the cache 560 MiB in
+the middle third and 559 in the last; with it 736 and 749 in 300 steps, which this check calls a creep, and the same 786
+from step 180 to step 900.  So what grows is that cache, and it ends.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from small_model import one_question, rolling_video, small_model
 from vilamp.samples import Batch
 
 STEPS, SHORTEST, LONGEST, KEYFRAMES = 300, 16, 256, 8
+NO_KERNEL_CACHE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 FLOOR_MIB = 2.0
 """What a process may gain between two thirds of its steps without being suspected: one arena of the allocator."""
 
@@ -125,4 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if not os.environ.keys() >= NO_KERNEL_CACHE.keys():  # read once, when torch is imported
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **NO_KERNEL_CACHE})
     sys.exit(main())
