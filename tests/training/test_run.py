@@ -41,7 +41,16 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
     def composed(*overrides: str, name: str = "train", folder: str = "run") -> DictConfig:
         common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={data_dir}"]
         if name == "train":
-            few = ["train_videos=6", "val_videos=4", "min_seconds=10", "max_seconds=24", "events=2", "num_workers=1"]
+            few = [
+                "train_videos=6",
+                "val_videos=4",
+                "min_seconds=10",
+                "max_seconds=24",
+                "events=2",
+                "look_alikes=1",
+                "questions_per_video=4",
+                "num_workers=1",
+            ]
             few = [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
             common += ["data.batch_size=3", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3"]
             common += [*few, "logger=csv"]
