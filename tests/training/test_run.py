@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 import webdataset as wds
 from omegaconf import DictConfig, OmegaConf
 
+from vilamp import locations
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError, DataError
+from vilamp.locations import asset
 from vilamp.samples import Batch, Question
 from vilamp.training.run import Run, evaluate, train
 
@@ -117,6 +120,30 @@ def test_evaluation_repeats_the_figures_of_the_run(config: Any) -> None:
     assert len(shared) > 5
     assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
     assert json.loads((scored.folder / "metrics.json").read_text()) == scored.metrics
+
+
+def test_a_checkpoint_says_nothing_of_where_things_lay(
+    config: Any, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run's package and data may be gone: evaluation takes those of the machine that it runs on."""
+    run = train(config("+paths.mine=somewhere"))
+    best = tmp_path / "carried.ckpt"
+    (run.folder / "checkpoints" / "best.ckpt").rename(best)
+    stored = torch.load(best, weights_only=True)["config"]
+    assert stored["model"]["scorer"]["path"] == "${asset:tiny/scorer}"
+    assert stored["data"]["generate"]["root"] == "${paths.data_dir}/needle"
+    del stored["paths"]
+    assert str(data_dir) not in str(stored) and str(asset("")) not in str(stored)
+    there = tmp_path / "other machine"
+    shutil.copytree(data_dir, there / "data")
+    shutil.copytree(asset("tiny"), there / "vilamp" / "assets" / "tiny")
+    cfg = config(f"checkpoint={best}", f"paths.data_dir={there / 'data'}", name="evaluate", folder="scored")
+    monkeypatch.setattr(locations, "PACKAGE", there / "vilamp")
+    scored = evaluate(cfg)
+    assert scored.metrics["val/loss"] == run.metrics["val/loss"]
+    assert scored.data.indices["val"].samples[0].shard.startswith(str(there))
+    assert scored.module.model.language_model.tokenizer == str(there / "vilamp" / "assets" / "tiny" / "language_model")
+    assert scored.module.config["paths"]["mine"] == "somewhere"
 
 
 def test_evaluation_follows_the_variant_of_the_run_unless_a_part_is_named(config: Any) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain
+from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain, portable
 from vilamp.data.module import VideoDataModule
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
@@ -141,6 +141,8 @@ def evaluate(cfg: DictConfig) -> Run:
             "the variant changes nothing by itself: selector, merger and model are those of the checkpoint's run; name "
             "the one that is to follow the variant as well, for instance selector=differential"
         )
+    # A path of the training run's own invention stays; all others are those of where the evaluation runs.
+    named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
     for key, value in named.items():
         merged[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
@@ -187,7 +189,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
     if model.init_report is not None:
         _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
-    module = VideoQA(model, build_optim(cfg), config)
+    module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     return _Parts(
         module=module,
@@ -260,7 +262,7 @@ def _draw(parts: _Parts) -> Path | None:
 @contextmanager
 def _loggers(cfg: DictConfig, parts: _Parts) -> Iterator[list[Logger]]:
     """The run's loggers, finished whatever happens, so that the next run of this process starts with new ones."""
-    loggers = build_loggers(parts.folder, cfg.logger.mode, cfg.logger.project, parts.module.config)
+    loggers = build_loggers(parts.folder, cfg.logger.mode, cfg.logger.project, plain(cfg))
     failed = True
     try:
         yield loggers
