@@ -149,7 +149,7 @@ def test_a_portable_configuration_is_resolved_but_for_locations() -> None:
             "model": {"architecture": "${asset:tiny}", "scorer": {"path": "${model.architecture}/scorer"}},
             "data": {
                 "root": "${paths.data_dir}/${seed}",
-                "files": ["${ paths.data_dir}/a", 1, None],
+                "files": ["${ paths.data_dir}/a", 1],
                 "seed": "${seed}",
             },
             "price": "5 $",

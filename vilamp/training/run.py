@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # the error alone: nothing is unpickled but what weights_only allows
@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +28,7 @@ from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.console import without_remarks
-from vilamp.training.loggers import build_loggers, log_picture
+from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.timeline import draw_timeline
 
@@ -210,6 +210,11 @@ def _tell(report: Report, path: str, folder: Path) -> None:
     )
 
 
+def _loggers(cfg: DictConfig, parts: _Parts) -> AbstractContextManager[list[Logger]]:
+    node = cfg.logger
+    return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg))
+
+
 def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     return build_object(
         cfg.trainer,
@@ -257,18 +262,3 @@ def _draw(parts: _Parts) -> Path | None:
         draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
         return file
     return None
-
-
-@contextmanager
-def _loggers(cfg: DictConfig, parts: _Parts) -> Iterator[list[Logger]]:
-    """The run's loggers, finished whatever happens, so that the next run of this process starts with new ones."""
-    loggers = build_loggers(parts.folder, cfg.logger.mode, cfg.logger.project, plain(cfg))
-    failed = True
-    try:
-        yield loggers
-        failed = False
-    finally:
-        for logger in loggers:
-            logger.finalize("failed" if failed else "success")
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=int(failed))
