@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import shutil
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-import webdataset as wds
 from omegaconf import DictConfig, OmegaConf
+from own_shards import draw_clip, write_shard
 
 from vilamp import locations
 from vilamp.config import compose, conf_dir
@@ -207,30 +206,10 @@ def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path:
         evaluate(config(f"checkpoint={best}", "merger=differential", name="evaluate", folder="misfit"))
 
 
-def write_shard(file: Path, samples: list[tuple[str, list[dict[str, Any]], bytes | None]]) -> None:
-    """A shard of (key, questions, video), written with webdataset as a user would."""
-    with wds.TarWriter(str(file)) as writer:
-        for key, questions, video in samples:
-            annotation = {"questions": questions} | ({} if video is None else {"video": "mp4"})
-            sample = {"__key__": key, "json": json.dumps(annotation).encode()}
-            writer.write(sample if video is None else sample | {"mp4": video})
-
-
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Eight seconds of H.264, drawn here."""
-    import av
-    import numpy as np
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for i in range(16):
-            picture = np.full((96, 128, 3), 15 * i, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+def clip() -> bytes:
+    """Eight seconds of H.264."""
+    return draw_clip()
 
 
 def test_own_shards_with_text_alone_many_questions_and_a_broken_video(config: Any, clip: bytes, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,12 +43,12 @@ def open_loggers(
     loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
     if mode != "disabled":
         loggers.append(WandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
-    failed = True
-    try:
+    with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
+        ended_well: list[bool] = []
+        for logger in loggers:
+            closing.callback(_finish, logger, ended_well, timeout)
         yield loggers
-        failed = False
-    finally:
-        _finish(loggers, failed=failed, timeout=timeout)
+        ended_well.append(True)
 
 
 def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any:
@@ -72,18 +72,20 @@ def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: d
     return _wandb_run(folder, "offline", project, timeout, config)
 
 
-def _finish(loggers: list[Logger], *, failed: bool, timeout: float) -> None:
-    for logger in loggers:
-        logger.finalize("failed" if failed else "success")
-        if isinstance(logger, WandbLogger):
-            folder = logger.experiment.settings.sync_dir
-            try:
-                logger.experiment.finish(exit_code=int(failed))
-            except TimeoutError:
-                log.warning(
-                    "W&B did not take everything within logger.timeout=%g seconds; `wandb sync %s` sends the rest",
-                    timeout, folder,
-                )  # fmt: skip
+def _finish(logger: Logger, ended_well: list[bool], timeout: float) -> None:
+    """Write what is not written yet; ``ended_well`` is empty where the run failed."""
+    failed = not ended_well
+    logger.finalize("failed" if failed else "success")
+    if not isinstance(logger, WandbLogger):
+        return
+    folder = logger.experiment.settings.sync_dir
+    try:
+        logger.experiment.finish(exit_code=int(failed))
+    except TimeoutError:
+        log.warning(
+            "W&B did not take everything within logger.timeout=%g seconds; `wandb sync %s` sends the rest",
+            timeout, folder,
+        )  # fmt: skip
 
 
 def log_picture(loggers: list[Logger], name: str, file: Path, caption: str) -> None:

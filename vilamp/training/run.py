@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # the error alone: nothing is unpickled but what weights_only allows
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain, portable
 from vilamp.data.module import VideoDataModule
+from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
@@ -28,6 +29,7 @@ from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.console import without_remarks
+from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.timeline import draw_timeline
@@ -78,11 +80,13 @@ def train(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: something in the configuration does not exist or does not fit together.
         DataError: the data cannot be used at all.
+        OutputError: a full disk, or a folder that cannot be written.
+        Interrupted: Ctrl-C.
     """
     parts = _prepare(cfg)
     parts.data.require("train")
-    with without_remarks(), _loggers(cfg, parts) as loggers:
-        best = _best_checkpoint(parts)
+    best = _best_checkpoint(parts)
+    with _told(parts, best), without_remarks(), _loggers(cfg, parts) as loggers:
         trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, best, RichProgressBar()])
         if parts.data.validates:
             trainer.validate(parts.module, parts.data, verbose=False)
@@ -124,6 +128,8 @@ def evaluate(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: no such checkpoint, or it does not fit.
         DataError: the data cannot be used at all.
+        OutputError: a full disk, or a folder that cannot be written.
+        Interrupted: Ctrl-C.
     """
     path = Path(str(cfg.checkpoint))
     if not path.is_file():
@@ -152,7 +158,7 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.data.require("val")
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    with without_remarks(), _loggers(merged, parts) as loggers:
+    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
@@ -183,11 +189,13 @@ def _prepare(cfg: DictConfig) -> _Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    with writing_to({folder: RUN_FOLDER}):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     model = build_model(cfg)
     if model.init_report is not None:
-        _tell(model.init_report, cfg.init.path, folder)
+        with writing_to({folder: RUN_FOLDER}):
+            _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
@@ -208,6 +216,20 @@ def _tell(report: Report, path: str, folder: Path) -> None:
         f"init: {len(report.filled)} parameters from {path}, {len(report.kept)} kept, "
         f"{len(report.left_out)} of its tensors left out; see {folder / 'init.json'}"
     )
+
+
+@contextmanager
+def _told(parts: _Parts, checkpoints: ModelCheckpoint | None = None) -> Iterator[None]:
+    """Within this, Ctrl-C and what the disk refuses end in one message."""
+
+    def remains() -> str:
+        last = checkpoints and (checkpoints.last_model_path or checkpoints.best_model_path)
+        what = f"the last checkpoint is {last}" if last else "there is no checkpoint"
+        return f"{what}, what was logged is in {parts.folder}"
+
+    data = Path(parts.module.config["paths"]["data_dir"])
+    with told_interrupts(remains), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
+        yield
 
 
 def _loggers(cfg: DictConfig, parts: _Parts) -> AbstractContextManager[list[Logger]]:
