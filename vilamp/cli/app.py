@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +65,7 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
     if args.experimental_rerun is not None:
         parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
     overrides = tuple(args.overrides)
+    args.overrides = [*overrides, *_of_another_rank()]
     version.setbase(config.HYDRA_VERSION)
     # Read when torch is imported.  Threads that spin while they wait take the cores from the processes that decode.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -75,7 +79,8 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
     except _ToldError:
         return FAILED
     except KeyboardInterrupt as stopped:
-        print(f"interrupted{f': {stopped}' if str(stopped) else ''}", file=sys.stderr)
+        if _first_rank():
+            print(f"interrupted{f': {stopped}' if str(stopped) else ''}", file=sys.stderr)
         return INTERRUPTED
     except config.USER_ERRORS as error:
         if job.begun and not isinstance(error, VilampError):
@@ -91,6 +96,21 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
             raise
         parser.error(str(error))  # Hydra: flags that exclude each other
     return 0
+
+
+def _first_rank() -> bool:
+    """As Lightning finds out before there is a Trainer: torchrun, its own launcher and SLURM number the processes."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def _of_another_rank() -> list[str]:
+    """Hydra's settings for a rank that is not the first: the time that names the run's folder is another one there."""
+    if _first_rank():
+        return []
+    folder = tempfile.mkdtemp(prefix="vilamp-rank-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
 
 
 def _refused_folder(error: Exception) -> VilampError | None:

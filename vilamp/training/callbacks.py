@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from vilamp.samples import Batch, Skip
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss
+from vilamp.training.ranks import first_rank, gather
 
 
 class ResourceMonitor(Callback):
@@ -72,7 +73,9 @@ class ResourceMonitor(Callback):
 class SkipReport(Callback):
     """Counts skipped samples as ``data/skipped`` (and ``data/skipped/<reason>``), lists them in ``quarantine.jsonl``.
 
-    A sample that fails in every epoch is counted and listed once.
+    A sample that fails in every epoch, or on several ranks, is counted and listed once.  The first rank writes.  It
+    knows of its own skips at once, and of the others' when a validation or an epoch ends, where all ranks meet; what
+    another rank skipped after the last such end is lost if the run breaks off.
 
     Args:
         folder: the run's folder.
@@ -82,14 +85,27 @@ class SkipReport(Callback):
         self.file = folder / "quarantine.jsonl"
         self.seen: set[tuple[str, str]] = set()
         self.reasons: Counter[str] = Counter()
+        self.unshared: list[Skip] = []
 
     def report(self, skips: Iterable[Skip]) -> None:
         """Count and list what is new."""
         for skip in skips:
-            if (skip.shard, skip.key) in self.seen:
-                continue
-            self.seen.add((skip.shard, skip.key))
-            self.reasons[skip.reason] += 1
+            if (skip.shard, skip.key) not in self.seen:
+                self.unshared.append(skip)
+                self._add(skip)
+
+    def share(self) -> None:
+        """Count and list what is new on the other ranks, which must all call this."""
+        for of_rank in gather(self.unshared):
+            for skip in of_rank:
+                if (skip.shard, skip.key) not in self.seen:
+                    self._add(skip)
+        self.unshared = []
+
+    def _add(self, skip: Skip) -> None:
+        self.seen.add((skip.shard, skip.key))
+        self.reasons[skip.reason] += 1
+        if first_rank():
             with self.file.open("a") as lines:
                 row = {"key": skip.key, "shard": skip.shard, "reason": skip.reason, "detail": skip.detail}
                 lines.write(json.dumps(row) + "\n")
@@ -122,3 +138,11 @@ class SkipReport(Callback):
     ) -> None:
         """Report what this batch should have held."""
         self.report(batch.skipped)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks are here."""
+        self.share()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks are here."""
+        self.share()

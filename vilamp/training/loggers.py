@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from vilamp.errors import ConfigError
+from vilamp.training.ranks import first_rank
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def open_loggers(
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
     loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if mode != "disabled":
+    if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
         loggers.append(WandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
         ended_well: list[bool] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_only
 
 T = TypeVar("T")
 
@@ -20,3 +21,8 @@ def gather(own: T) -> list[T]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, own)
     return gathered
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that writes the run's files."""
+    return rank_zero_only.rank == 0

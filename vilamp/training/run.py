@@ -32,6 +32,7 @@ from vilamp.training.console import without_remarks
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
+from vilamp.training.ranks import first_rank
 from vilamp.training.timeline import draw_timeline
 
 MAX_ANSWER_TOKENS = 32
@@ -189,11 +190,12 @@ def _prepare(cfg: DictConfig) -> _Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
-    with writing_to({folder: RUN_FOLDER}):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    if first_rank():
+        with writing_to({folder: RUN_FOLDER}):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     model = build_model(cfg)
-    if model.init_report is not None:
+    if model.init_report is not None and first_rank():
         with writing_to({folder: RUN_FOLDER}):
             _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
