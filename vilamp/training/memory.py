@@ -44,12 +44,11 @@ def tree_gib() -> float | None:
     own = mapped = libraries = 0
     files: dict[int, int] = {}
     for pid in [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]:
+        folder = Path("/proc", str(pid))
         try:
-            folder = Path("/proc", str(pid))
-            status, pages = (
-                _sizes(folder / "status"),
-                _sizes(folder / "smaps_rollup"),
-            )  # the second fails if it has ended
+            status = _sizes(folder / "status")
+            # Fails where the process has ended, of which the status may be left.
+            pages = _sizes(folder / "smaps_rollup")
             files |= _shared_files(folder / "fd")
         except OSError:
             continue
