@@ -22,11 +22,15 @@ class Video:
         key: names the sample in its shard.
         frames: uint8[N, H, W, 3], RGB, in temporal order.
         timestamps: float64[N], seconds from the first frame of the video.
+        decoder: who decoded it, to count by.
+        gaps: how many of the frames stand in for one that cannot be decoded.
     """
 
     key: str
     frames: Tensor
     timestamps: Tensor
+    decoder: str = ""
+    gaps: int = 0
 
     def __len__(self) -> int:
         return self.frames.shape[0]

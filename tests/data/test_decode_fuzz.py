@@ -8,11 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from barcodes import write_video
 
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.sampling import ROUNDING
+from vilamp.decoders.auto import AutoDecoder
 from vilamp.samples import SkipSample
+from vilamp.testing.barcodes import write_video
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def _read_all(whole: list[bytes], seeds: range, last: Path) -> Counter[str]:
         source = _damaged(rng.choice(whole), rng)
         last.write_bytes(source)  # what to look at, should the process not survive
         try:
-            video = read_video(source, "clip", FrameSettings(5.0, 64, 32))
+            video = VideoReader(AutoDecoder(), FrameSettings(5.0, 64, 32)).read(source, "clip")
         except SkipSample as skip:
             assert skip.reason == "decode"
             outcomes["skipped"] += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from vilamp.data.annotations import MAX_BYTES, Annotation, parse_annotation
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import VideoReader
 from vilamp.data.order import Place, question_seed
 from vilamp.data.shards import ShardSample
 from vilamp.samples import Batch, EncodedQuestion, EncodeQuestion, Question, Skip, SkipSample, Video
@@ -51,16 +51,16 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
 
     Args:
         samples: the index.
-        frames: how the videos are read.
+        reader: reads the videos.
         seed: of the random choices made for the questions.
         max_questions: of one video in one epoch; later epochs go on where this one stopped.  None asks all.
     """
 
     def __init__(
-        self, samples: Sequence[ShardSample], frames: FrameSettings, seed: int, max_questions: int | None = None
+        self, samples: Sequence[ShardSample], reader: VideoReader, seed: int, max_questions: int | None = None
     ) -> None:
         self.samples = samples
-        self.frames = frames
+        self.reader = reader
         self.seed = seed
         self.max_questions = max_questions
 
@@ -72,7 +72,7 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
         sample = self.samples[place.number]
         try:
             annotation = parse_annotation(sample.read("json", MAX_BYTES))
-            video = _read_video(sample, annotation, self.frames)
+            video = _read_video(sample, annotation, self.reader)
         except SkipSample as skip:
             return Skip(sample.key, sample.shard, skip.reason, skip.detail)
         numbers = questions_of_epoch(len(annotation.questions), self.max_questions, place.epoch)
@@ -84,9 +84,9 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
         return LoadedSample(sample.shard, video, questions)
 
 
-def _read_video(sample: ShardSample, annotation: Annotation, frames: FrameSettings) -> Video | None:
+def _read_video(sample: ShardSample, annotation: Annotation, reader: VideoReader) -> Video | None:
     if annotation.video is not None:
-        return read_video(sample.read(annotation.video), sample.key, frames)
+        return reader.read(sample.read(annotation.video), sample.key, sample.shard)
     forgotten = sorted(VIDEO_EXTENSIONS & sample.members.keys())
     if forgotten:
         # Asking about a video without showing it would train the model to guess.
