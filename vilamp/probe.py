@@ -16,6 +16,9 @@ import numpy as np
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg"
 """Containers that are opened; others of FFmpeg's are playlists and scripts that would make it open further files."""
 
+BEGIN_ANYWHERE = ("mpegts", "mpeg", "asf", "flv")
+"""Containers of broadcasts and streams, of which a recording begins between two keyframes."""
+
 MAX_PIXELS = 1 << 26
 """Of one frame, twice those of 8K.  A few bytes can ask for a picture of any size, and a decoder holds several."""
 MAX_FRAMES = 10_000_000
@@ -214,7 +217,7 @@ def probe_video(source: Source) -> Probe:
         packets, damage = _read_packets(container, stream, codec, size)
         seconds_per_tick = float(stream.time_base)
         name, declared = container.format.name, stream.frames
-    pts, end = _shown(packets)
+    pts, end = _shown(packets, name.startswith(BEGIN_ANYWHERE))
     return Probe(
         pts=pts,
         starts=(pts - pts[0]) * seconds_per_tick,
@@ -276,14 +279,14 @@ def _unit_types(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]
         place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
 
 
-def _shown(packets: _Packets) -> tuple[np.ndarray, int]:
+def _shown(packets: _Packets, begins_anywhere: bool) -> tuple[np.ndarray, int]:
     """When the frames that can be shown begin, int64 ascending and unique, and when the last one ends, in ticks."""
     if not packets.times:
         raise DecodeError("unreadable", "the video has no frames")
     times, ends = np.array(packets.times), np.array(packets.ends)
-    # What is shown before the first keyframe needs frames that are not in the file: a recording of a broadcast begins
-    # anywhere.
-    begin = times[max(packets.keyframe.find(1), 0)]
+    # What is shown before the first keyframe needs frames that are not in the file.  Elsewhere it means damage, and these
+    # frames are missed when they are decoded.
+    begin = times[max(packets.keyframe.find(1), 0)] if begins_anywhere else times.min()
     wanted = np.frombuffer(bytes(packets.shown), dtype=bool) & (times >= begin)
     if not wanted.any():
         raise DecodeError("unreadable", "the video has no frames that are shown")

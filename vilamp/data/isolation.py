@@ -87,7 +87,7 @@ class Decoded:
     @classmethod
     def in_memory_of(cls, descriptor: int, count: int, size: int) -> Decoded:
         """Of ``count`` frames in shared memory: all timestamps, then all frames."""
-        shared = mmap.mmap(descriptor, shared_bytes(count, size))
+        shared = mmap.mmap(descriptor, shared_bytes(count, size), flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         timestamps = np.frombuffer(shared, dtype=np.float64, count=count)
         frames = np.frombuffer(shared, dtype=np.uint8, offset=timestamps.nbytes)
         return cls(frames.reshape(count, size, size, 3), timestamps)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vilamp.errors import ConfigError
-from vilamp.probe import Probe, Source, open_source, translated
+from vilamp.probe import KEYFRAME_UNITS, Probe, Source, open_source, translated
 from vilamp.video import CHUNK, FrameChunk, UnsuitedError, VideoDecoder
 
 CONTAINERS = ("mov",)
@@ -65,6 +65,9 @@ def require_suited(probe: Probe, size: int) -> None:
         raise UnsuitedError(f"decord cannot hand out frames {size} pixels wide")
     if probe.container.split(",")[0] not in CONTAINERS or probe.codec not in CODECS or probe.open_gop:
         raise UnsuitedError(f"decord is not trusted with {probe.codec} in {probe.container}, or with an open GOP")
+    if probe.codec in KEYFRAME_UNITS and len(probe.entries) < len(probe.keyframes):
+        # It begins at keyframes from which a picture only recovers after a while (intra refresh).
+        raise UnsuitedError("decord is not trusted with keyframes that refer to frames before them")
     if probe.declared not in (0, len(probe.pts)):
         # It reserves memory for what is declared, and where that fails it ends the process.
         raise UnsuitedError(f"decord is not trusted where {len(probe.pts)} of {probe.declared} frames are there")

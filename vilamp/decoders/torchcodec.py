@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vilamp.errors import ConfigError
-from vilamp.probe import Probe, Source, open_source, translated
+from vilamp.probe import KEYFRAME_UNITS, Probe, Source, open_source, translated
 from vilamp.video import CHUNK, FrameChunk, UnsuitedError, VideoDecoder
 
 CONTAINERS = ("mov", "matroska")
@@ -30,8 +30,7 @@ class TorchCodecDecoder(VideoDecoder):
     def decode(self, source: Source, probe: Probe, times: np.ndarray, size: int) -> Iterator[FrameChunk]:
         """See :meth:`VideoDecoder.decode`."""
         torch, decoders, transforms = _decoders()
-        if probe.container.split(",")[0] not in CONTAINERS or probe.damage:
-            raise UnsuitedError(f"torchcodec is not trusted with {probe.container}, or with a damaged file")
+        require_suited(probe)
         indices = probe.on_display(times)
         with translated(RuntimeError, ValueError, IndexError, MemoryError), open_source(source) as file:
             reader = decoders.VideoDecoder(
@@ -50,6 +49,17 @@ class TorchCodecDecoder(VideoDecoder):
                 got = batch.pts_seconds.numpy() - begin
                 ok = np.isclose(got, probe.starts[indices[part]], rtol=0, atol=1e-4)
                 yield FrameChunk(batch.data.numpy(), times[part], probe.starts[indices[part]], ok, self.name)
+
+
+def require_suited(probe: Probe) -> None:
+    """Raise UnsuitedError for what torchcodec is known to read wrongly, or not at all."""
+    if probe.container.split(",")[0] not in CONTAINERS or probe.damage:
+        raise UnsuitedError(f"torchcodec is not trusted with {probe.container}, or with a damaged file")
+    if probe.declared not in (0, len(probe.pts)):
+        raise UnsuitedError(f"torchcodec fails where {len(probe.pts)} of {probe.declared} frames are shown")
+    if probe.codec in KEYFRAME_UNITS and len(probe.entries) < len(probe.keyframes) and not probe.open_gop:
+        # It begins at keyframes from which a picture only recovers after a while (intra refresh).
+        raise UnsuitedError("torchcodec is not trusted with keyframes that refer to frames before them")
 
 
 def _decoders() -> tuple[Any, Any, Any]:

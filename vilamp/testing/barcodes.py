@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,10 +15,10 @@ BITS = 10
 WIDTH, HEIGHT = 160, 64
 
 
-def barcode(number: int) -> np.ndarray:
-    """uint8[HEIGHT, WIDTH, 3]: one white or black column for each bit."""
-    bits = [255 * (number >> i & 1) for i in range(BITS)]
-    return np.broadcast_to(np.repeat(bits, WIDTH // BITS)[None, :, None], (HEIGHT, WIDTH, 3)).astype(np.uint8)
+def barcode(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """uint8[height, width, 3]: one white or black column for each bit, the lowest at the left."""
+    bits = 255 * (number >> np.arange(BITS) & 1)
+    return np.broadcast_to(bits[np.arange(width) * BITS // width, None], (height, width, 3)).astype(np.uint8)
 
 
 def read_barcodes(frames: np.ndarray) -> list[int]:
@@ -30,21 +31,34 @@ def read_barcodes(frames: np.ndarray) -> list[int]:
 def write_video(
     ticks: Sequence[int], time_base: Fraction, *, suffix: str = "mp4", options: dict[str, str] | None = None,
     folder: Path | None = None, muxer: dict[str, str] | None = None, codec: str = "libx264",
+    size: tuple[int, int] = (WIDTH, HEIGHT), pixels: str = "yuv420p", quarter_turns: int = 0,
 ) -> bytes:  # fmt: skip
-    """A video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds; H.264 unless asked.
+    """A video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds.
 
-    ``folder`` is where the file is written, for muxers that must seek and read again.
+    Args:
+        ticks: ascending.
+        time_base: seconds of a tick.
+        suffix: which container.
+        options: of the encoder.
+        folder: where the file is written, for muxers that must seek and read again; None: in memory.
+        muxer: its options.
+        codec: an encoder of FFmpeg.
+        size: width and height.
+        pixels: the format in which they are stored.
+        quarter_turns: by so many the stored pictures are turned anticlockwise; the container does not say so by itself.
     """
     if codec == "libx264":
         options = {"preset": "veryfast", "threads": "1"} | (options or {})
     target: io.BytesIO | str = io.BytesIO() if folder is None else str(folder / f"video.{suffix}")
-    name = {"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)
+    name = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(suffix, suffix)
     with av.open(target, "w", format=name, options=muxer or {}) as container:
-        stream = container.add_stream(codec, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream: Any = container.add_stream(codec, options=options or {})
+        stream.width, stream.height = size if quarter_turns % 2 == 0 else size[::-1]
+        stream.pix_fmt = pixels
         stream.time_base = stream.codec_context.time_base = time_base
         for number, tick in enumerate(ticks):
-            frame = av.VideoFrame.from_ndarray(barcode(number), "rgb24")
+            picture = np.ascontiguousarray(np.rot90(barcode(number, *size), quarter_turns))
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             frame.pts, frame.time_base = tick, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
