@@ -18,7 +18,7 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "errors", "locations"},
+    {"__init__", "errors", "locations", "disk"},
     {"probe", "video"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
@@ -44,6 +44,7 @@ FORBIDDEN = {
     "video": {"torch", "hydra", "omegaconf", "lightning"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
+    "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},
     "plugins": {"torch", "omegaconf", "lightning", "rich"},
     "config": {"torch", "lightning"},

@@ -284,8 +284,8 @@ def _shown(packets: _Packets, begins_anywhere: bool) -> tuple[np.ndarray, int]:
     if not packets.times:
         raise DecodeError("unreadable", "the video has no frames")
     times, ends = np.array(packets.times), np.array(packets.ends)
-    # What is shown before the first keyframe needs frames that are not in the file.  Elsewhere it means damage, and these
-    # frames are missed when they are decoded.
+    # What is shown before the first keyframe needs frames that are not in the file.  Elsewhere it means damage, and
+    # these frames are missed when they are decoded.
     begin = times[max(packets.keyframe.find(1), 0)] if begins_anywhere else times.min()
     wanted = np.frombuffer(bytes(packets.shown), dtype=bool) & (times >= begin)
     if not wanted.any():

@@ -111,8 +111,8 @@ def _all() -> tuple[Clip, ...]:
         _clip("MPEG-4 part 2", list(range(100)), Fraction(1, 25), codec="mpeg4", options={"bf": "2", "g": "12"}),
         _clip("MPEG-2", [3600 * i for i in range(100)], tv, suffix="ts", codec="mpeg2video",
               options={"bf": "2", "g": "12", "b": "2000000"}, base=Fraction(1, 25), encoded=list(range(100))),
-        _clip("HEVC", steady, slow, codec="libx265", options=_x265("open-gop=0:bframes=3:b-adapt=0:keyint=25")),
-        _clip("HEVC, open GOP", steady, slow, codec="libx265", options=_x265("open-gop=1:bframes=3:b-adapt=0:keyint=25")),
+        _clip("HEVC", steady, slow, codec="libx265", options=_x265("open-gop=0")),
+        _clip("HEVC, open GOP", steady, slow, codec="libx265", options=_x265("open-gop=1")),
         _clip("VP8", [40 * i for i in range(100)], milliseconds, suffix="webm", codec="libvpx",
               options={"g": "25", "deadline": "realtime", "cpu-used": "8"}),
         _clip("VP9", [40 * i for i in range(100)], milliseconds, suffix="webm", codec="libvpx-vp9",
@@ -124,7 +124,8 @@ def _all() -> tuple[Clip, ...]:
 
 
 def _x265(parameters: str) -> dict[str, str]:
-    return {"preset": "ultrafast", "x265-params": f"log-level=none:pools=none:frame-threads=1:{parameters}"}
+    steady = "log-level=none:pools=none:frame-threads=1:bframes=3:b-adapt=0:keyint=25"
+    return {"preset": "ultrafast", "x265-params": f"{steady}:{parameters}"}
 
 
 def _clip(
