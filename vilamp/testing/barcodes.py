@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,20 @@ import numpy as np
 BITS = 10
 WIDTH, HEIGHT = 160, 64
 
+Draw = Callable[[int, int, int], np.ndarray]
+"""(number, width, height) -> uint8[height, width, 3]."""
+
 
 def barcode(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """uint8[height, width, 3]: one white or black column for each bit, the lowest at the left."""
     bits = 255 * (number >> np.arange(BITS) & 1)
     return np.broadcast_to(bits[np.arange(width) * BITS // width, None], (height, width, 3)).astype(np.uint8)
+
+
+def quarters(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """uint8[height, width, 3]: red, green, blue and white, in the order of reading; the same for all numbers."""
+    colours = np.array([[[230, 20, 20], [20, 200, 20]], [[20, 20, 230], [230, 230, 230]]], dtype=np.uint8)
+    return colours[np.arange(height) * 2 // height][:, np.arange(width) * 2 // width]
 
 
 def read_barcodes(frames: np.ndarray) -> list[int]:
@@ -32,6 +41,7 @@ def write_video(
     ticks: Sequence[int], time_base: Fraction, *, suffix: str = "mp4", options: dict[str, str] | None = None,
     folder: Path | None = None, muxer: dict[str, str] | None = None, codec: str = "libx264",
     size: tuple[int, int] = (WIDTH, HEIGHT), pixels: str = "yuv420p", quarter_turns: int = 0,
+    draw: Draw = barcode,
 ) -> bytes:  # fmt: skip
     """A video whose i-th frame shows the number i and starts at ``ticks[i] * time_base`` seconds.
 
@@ -46,6 +56,7 @@ def write_video(
         size: width and height.
         pixels: the format in which they are stored.
         quarter_turns: by so many the stored pictures are turned anticlockwise; the container does not say so by itself.
+        draw: makes the pictures.
     """
     if codec == "libx264":
         options = {"preset": "veryfast", "threads": "1"} | (options or {})
@@ -57,7 +68,7 @@ def write_video(
         stream.pix_fmt = pixels
         stream.time_base = stream.codec_context.time_base = time_base
         for number, tick in enumerate(ticks):
-            picture = np.ascontiguousarray(np.rot90(barcode(number, *size), quarter_turns))
+            picture = np.ascontiguousarray(np.rot90(draw(number, *size), quarter_turns))
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             frame.pts, frame.time_base = tick, time_base
             container.mux(stream.encode(frame))
