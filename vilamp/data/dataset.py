@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
 
@@ -114,17 +114,19 @@ class Collate:
 
     def __call__(self, samples: Sequence[LoadedSample | Skip]) -> Batch:
         """Encode the questions; one that does not fit is skipped alone, a video with no question left is dropped."""
-        batch = Batch([], [], [])
+        batch, lost = Batch([], [], []), 0.0
         for sample in samples:
             if isinstance(sample, Skip):
                 batch.skipped.append(sample)
+                lost += 1
                 continue
             encoded = [question for asked in sample.questions if (question := self._encode(asked, sample, batch))]
             batch.questions.extend(encoded)
             batch.video_of.extend([-1 if sample.video is None else len(batch.videos)] * len(encoded))
             if encoded and sample.video is not None:
                 batch.videos.append(sample.video)
-        return batch
+            lost += 1 - len(encoded) / len(sample.questions)
+        return replace(batch, samples=len(samples), lost=lost)
 
     def _encode(self, asked: AskedQuestion, sample: LoadedSample, batch: Batch) -> EncodedQuestion | None:
         try:

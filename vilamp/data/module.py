@@ -40,6 +40,7 @@ class VideoDataModule(LightningDataModule):
         sampling, corrupt, max_gaps: as in :class:`~vilamp.data.frames.FrameSettings`.
         decode_timeout: seconds, and
         decode_memory: GiB that the decoding of one video may take; None is no limit.
+        max_skip_rate: the share of samples that may be unusable; who counts them ends the run beyond it.
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
         max_questions: about one training video in one epoch; None asks all.
@@ -68,6 +69,7 @@ class VideoDataModule(LightningDataModule):
         max_gaps: float = 0.05,
         decode_timeout: float | None = None,
         decode_memory: float | None = None,
+        max_skip_rate: float = 0.01,
         batch_size: int = 1,
         num_workers: int = 0,
         max_questions: int | None = None,
@@ -82,12 +84,15 @@ class VideoDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} must be at least {least}, got {value}")
         if max_questions is not None and max_questions < 1:
             raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
+        if not 0 <= max_skip_rate <= 1:
+            raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
         given = {"train": train, "val": val}
         # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
         self.given = {split: expand_patterns(p, f"data.{split}") for split, p in given.items() if p is not None}
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
         self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
+        self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.max_questions = max_questions
