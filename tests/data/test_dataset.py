@@ -77,6 +77,7 @@ def test_every_sample_that_cannot_be_used_is_counted_with_its_reason(tmp_path: P
     batch = _batch(dataset)
     assert [(q.key, v) for q, v in zip(batch.questions, batch.video_of, strict=True)] == [("good/0", 0)]
     assert [video.key for video in batch.videos] == ["good"]
+    assert (batch.samples, batch.lost) == (8, 7.5)  # of "good" one question of two is left
     reasons = {skip.key: skip.reason for skip in batch.skipped}
     assert reasons == {
         "good/1": "too_long", "json": "bad_json", "no-video": "missing_member", "noise": "decode", "cut": "decode",

@@ -75,7 +75,8 @@ def judge(seen: Pass, rate: float, quarantine: Path, *, complete: bool) -> None:
     raise DataError(
         f"{seen.lost:g} of {seen.samples} samples of data.{seen.split} could not be used, "
         f"{seen.lost / seen.samples:.1%} where data.max_skip_rate={rate:g} allows {rate:.1%}; "
-        f"skips by reason: {reasons}; {quarantine} lists them. Mend the data, or allow more (data.max_skip_rate=1 allows all)"
+        f"skips by reason: {reasons}; {quarantine} lists them. "
+        "Mend the data, or allow more (data.max_skip_rate=1 allows all)"
     )
 
 
