@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from barcodes import write_video
 
-from vilamp.data import annotations, shards
+from vilamp.data import annotations, shard_sample
 from vilamp.data.annotations import parse_annotation
 from vilamp.data.decode import FrameSettings, read_video
 from vilamp.data.patterns import expand_patterns
@@ -90,5 +90,5 @@ def test_every_reason_is_explained() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    assert shards.MAX_MEMBER_BYTES == 4 << 30 and "more than 4 GiB" in README
+    assert shard_sample.MAX_MEMBER_BYTES == 4 << 30 and "more than 4 GiB" in README
     assert annotations.MAX_BYTES == 1 << 20 and "more than 1 MiB" in README

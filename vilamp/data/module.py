@@ -16,7 +16,8 @@ from vilamp.data.decode import FrameSettings
 from vilamp.data.needle import NeedleSet
 from vilamp.data.order import EpochBatches
 from vilamp.data.patterns import expand_patterns
-from vilamp.data.shards import ShardIndex, index_shards
+from vilamp.data.shard_sample import ShardIndex
+from vilamp.data.shards import index_shards
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 

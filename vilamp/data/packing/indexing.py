@@ -1,0 +1,78 @@
+"""Indexes for shards that others wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from vilamp.data.annotations import MAX_BYTES, parse_annotation
+from vilamp.data.index_file import IndexFile
+from vilamp.data.probe import DecodeError, probe_video
+from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum
+from vilamp.data.shards import walk_shard
+from vilamp.errors import DataError
+from vilamp.samples import Skip, SkipSample
+
+
+def index_foreign_shard(shard: str) -> tuple[IndexFile, list[Skip]]:
+    """Index a shard by reading it once.
+
+    Returns:
+        The index; and the samples in it that training will skip, with the reason.
+
+    Raises:
+        DataError: the shard cannot be read to its end.  An index of what is left would make the rest look as if it had
+            never been there.
+    """
+    walked = walk_shard(shard)
+    damage = [skip.detail for skip in walked.skips if skip.reason == "damaged_shard"]
+    if damage:
+        raise DataError(f"{shard}: {damage[0]}; a damaged shard is not indexed, copy it again from where it came from")
+    samples, unusable = [], []
+    for sample in walked.samples:
+        try:
+            samples.append(_with_checksums(sample))
+        except SkipSample as skip:
+            raise DataError(f"{shard}: {skip}") from skip
+        try:
+            _, seconds = usable(samples[-1])
+            samples[-1] = replace(samples[-1], seconds=seconds)
+        except SkipSample as skip:
+            unusable.append(Skip(sample.key, shard, skip.reason, skip.detail))
+    size = Path(shard).stat().st_size
+    return IndexFile(size, ShardIndex(samples, walked.skips, verified=True)), unusable
+
+
+def usable(sample: ShardSample) -> tuple[int, float | None]:
+    """Verify a sample as far as that goes without decoding.
+
+    Returns:
+        How many questions it has, and the length of its video in seconds, None for text alone.
+
+    Raises:
+        SkipSample: it will be skipped by a training, too.
+    """
+    annotation = parse_annotation(sample.read("json", MAX_BYTES))
+    extension = sample.video(annotation)
+    if extension is None:
+        return len(annotation.questions), None
+    return len(annotation.questions), video_seconds(sample.read(extension))
+
+
+def video_seconds(source: bytes) -> float:
+    """The length of a video.
+
+    Raises:
+        SkipSample: ``decode``; it cannot be read.
+    """
+    try:
+        return round(probe_video(source).end, 3)
+    except DecodeError as error:
+        raise SkipSample("decode", str(error)) from error
+
+
+def _with_checksums(sample: ShardSample) -> ShardSample:
+    checksums = {}
+    for extension, place in sample.members.items():
+        checksums[extension] = checksum(sample.read(extension, most=place.size))
+    return replace(sample, checksums=checksums)
