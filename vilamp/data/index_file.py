@@ -91,12 +91,19 @@ def to_bytes(file: IndexFile) -> bytes:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # The name of a file may be no text; as an escape it is JSON, and comes back as it was.
+    return text.encode(errors="backslashreplace") + b"\n"
+
+
+def partial_path(path: str | Path) -> Path:
+    """Where this process writes a file before it gets its name."""
+    return Path(f"{path}.partial-{os.getpid()}")
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that it is whole and on the disk, or not there."""
-    partial = Path(f"{path}.partial-{os.getpid()}")
+    partial = partial_path(path)
     with partial.open("wb") as file:
         file.write(content)
         file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import xxhash
 
@@ -22,6 +23,17 @@ def checksum(content: bytes) -> str:
     standard library are slower than reading from memory, this one is not.
     """
     return xxhash.xxh3_128_hexdigest(content)
+
+
+def checksum_of(file: BinaryIO, place: Member) -> str:
+    """The :func:`checksum` of a member of any size, read in pieces."""
+    digest = xxhash.xxh3_128()
+    file.seek(place.offset)
+    left = place.size
+    while left and (piece := file.read(min(left, 1 << 20))):
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

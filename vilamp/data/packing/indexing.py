@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
-from vilamp.data.index_file import IndexFile
+from vilamp.data.index_file import IndexFile, index_path, to_bytes, write_atomically
 from vilamp.data.probe import DecodeError, probe_video
-from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum
+from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum_of
 from vilamp.data.shards import walk_shard
 from vilamp.errors import DataError
 from vilamp.samples import Skip, SkipSample
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What became of a shard.
+
+    Attributes:
+        samples: in the index.
+        refused: what is in the shard and will not be trained on, whether or not it is a sample.
+        error: why there is no index; empty where there is one.
+    """
+
+    samples: int
+    refused: list[Skip]
+    error: str = ""
+
+
+def write_foreign_index(shard: str, overwrite: bool = False) -> Indexed:
+    """Write the index beside a shard."""
+    path = Path(index_path(shard))
+    if path.exists() and not overwrite:
+        return Indexed(0, [], f"{path} is there already; --overwrite replaces it")
+    try:
+        file, unusable = index_foreign_shard(shard)
+        write_atomically(path, to_bytes(file))
+    except (DataError, OSError) as error:
+        return Indexed(0, [], str(error))
+    return Indexed(len(file.index.samples), [*file.index.skips, *unusable])
 
 
 def index_foreign_shard(shard: str) -> tuple[IndexFile, list[Skip]]:
@@ -30,10 +58,7 @@ def index_foreign_shard(shard: str) -> tuple[IndexFile, list[Skip]]:
         raise DataError(f"{shard}: {damage[0]}; a damaged shard is not indexed, copy it again from where it came from")
     samples, unusable = [], []
     for sample in walked.samples:
-        try:
-            samples.append(_with_checksums(sample))
-        except SkipSample as skip:
-            raise DataError(f"{shard}: {skip}") from skip
+        samples.append(_with_checksums(sample))
         try:
             _, seconds = usable(samples[-1])
             samples[-1] = replace(samples[-1], seconds=seconds)
@@ -72,7 +97,9 @@ def video_seconds(source: bytes) -> float:
 
 
 def _with_checksums(sample: ShardSample) -> ShardSample:
-    checksums = {}
-    for extension, place in sample.members.items():
-        checksums[extension] = checksum(sample.read(extension, most=place.size))
+    try:
+        with Path(sample.shard).open("rb") as file:
+            checksums = {name: checksum_of(file, place) for name, place in sample.members.items()}
+    except OSError as error:
+        raise DataError(f"{sample.shard}: {error}") from error
     return replace(sample, checksums=checksums)
