@@ -23,7 +23,6 @@ from vilamp.data.order import Place
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.probe import probe_video
 from vilamp.data.shards import index_shards, walk_shard
-from vilamp.samples import Skip
 
 SECONDS = {"a.mp4": 2, "sub/b.mp4": 3, "sub/c.mp4": 5, "d.mp4": 4}
 
@@ -244,5 +243,5 @@ def test_nothing_of_a_foreign_index_is_trusted_to_be_ours(source: Path) -> None:
     index = source / "out/train-000000.tar.index.jsonl"
     index.write_bytes(index.read_bytes().replace(b'"plan":"', b'"plan":"0'))
     assert pack.main(_arguments(source, "out")) == 1
-    skipped = [skip for skip in index_shards([str(index).removesuffix(".index.jsonl")], "x").skips]
-    assert [type(skip) for skip in skipped] == [Skip] and skipped[0].reason == "bad_index"
+    skips = index_shards([str(index).removesuffix(".index.jsonl")], "x").skips
+    assert [skip.reason for skip in skips] == ["bad_index"]
