@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import xxhash
@@ -68,7 +67,7 @@ class ShardSample:
         if member.size > most:
             raise SkipSample("too_large", f"{self.key}.{extension} has {member.size} bytes, {most} are allowed")
         try:
-            with Path(self.shard).open("rb") as file:
+            with open(self.shard, "rb") as file:  # noqa: PTH123  (pathlib takes a third of the time of a small member)
                 file.seek(member.offset)
                 source = file.read(member.size)
         except OSError as error:

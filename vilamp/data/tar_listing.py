@@ -58,7 +58,7 @@ def list_tar(path: str | Path) -> TarListing:
 
 def is_safe_name(name: str) -> bool:
     """Whether a name stays in its folder and on its line."""
-    return name.isprintable() and not name.startswith("/") and ".." not in PurePosixPath(name).parts
+    return name.isprintable() and not name.startswith("/") and ".." not in name.split("/")
 
 
 def _walk(file: BinaryIO, total: int, listing: TarListing) -> None:
