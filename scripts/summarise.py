@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 MARKERS = ("<!-- table:needle -->", "<!-- /table:needle -->")
 COLUMNS = {
     "accuracy": ("val/accuracy", "{:.3f}"),
+    "of look-alikes": ("val/accuracy/look_alike", "{:.3f}"),
     "keyframe recall": ("val/keyframe_recall", "{:.3f}"),
     "visual tokens": ("visual_tokens", "{:.0f}"),
     "peak memory, GiB": ("memory/peak_rss_gib", "{:.2f}"),
-    "frames/s in training": ("throughput/frames_per_s", "{:.0f}"),
 }
 """Heading -> (name in metrics.json, format); a column that no run has is left out."""
 ORDER = ("differential", "uniform", "random", "attention")

@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from vilamp.build import build_data, build_merger, build_model, build_object
+from vilamp.build import build_data, build_merger, build_model, build_object, portable
 from vilamp.config import compose
 from vilamp.errors import ConfigError, DataError, PluginError
 from vilamp.interfaces import FrameMerger, FrameSelector
@@ -139,3 +139,25 @@ def test_a_projector_is_random_only_if_that_was_asked_for() -> None:
 def test_without_weights_a_projector_needs_none() -> None:
     cfg = compose("train", ["model.projector.path=null"])
     assert build_model(cfg, weights=False).language_model.lm.lm_head.weight.is_meta
+
+
+def test_a_portable_configuration_is_resolved_but_for_locations() -> None:
+    cfg = OmegaConf.create(
+        {
+            "paths": {"data_dir": "/here"},
+            "seed": 3,
+            "model": {"architecture": "${asset:tiny}", "scorer": {"path": "${model.architecture}/scorer"}},
+            "data": {
+                "root": "${paths.data_dir}/${seed}",
+                "files": ["${ paths.data_dir}/a", 1],
+                "seed": "${seed}",
+            },
+            "price": "5 $",
+        }
+    )
+    carried = portable(cfg)
+    assert carried["data"] == {"root": "${paths.data_dir}/3", "files": ["${ paths.data_dir}/a", 1], "seed": 3}
+    assert carried["model"] == {"architecture": "${asset:tiny}", "scorer": {"path": "${asset:tiny}/scorer"}}
+    assert carried["price"] == "5 $"
+    carried["paths"]["data_dir"] = "/there"
+    assert OmegaConf.create(carried).data.root == "/there/3"

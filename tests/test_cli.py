@@ -255,3 +255,13 @@ def test_threads_sleep_while_they_wait_unless_the_environment_says_otherwise(mon
             monkeypatch.delenv("OMP_WAIT_POLICY")
         app.run(lambda cfg: None, "train", ["--cfg", "job"])
         assert os.environ["OMP_WAIT_POLICY"] == after
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_another_rank_than_the_first_makes_no_folder(source_tree, task, monkeypatch, variable) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert app.run(task, "train", ["num_keyframes=5"]) == 0
+    assert task.seen == [5] and not (source_tree.root / "runs").exists()
+    monkeypatch.setenv(variable, "0")
+    assert app.run(task, "train", ["num_keyframes=6"]) == 0
+    assert task.seen == [5, 6] and (source_tree.root / "runs" / ".hydra").is_dir()

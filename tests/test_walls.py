@@ -18,7 +18,7 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "errors", "locations"},
+    {"__init__", "errors", "locations", "disk"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "models", "data"},
@@ -40,6 +40,7 @@ FORBIDDEN = {
     "models": {"hydra", "omegaconf", "lightning"},
     "data": {"hydra", "omegaconf"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
+    "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},
     "plugins": {"torch", "omegaconf", "lightning", "rich"},
     "config": {"torch", "lightning"},

@@ -232,7 +232,25 @@ def build_optim(cfg: DictConfig) -> PartwiseAdamW:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration in plain containers, as it goes into checkpoints and files."""
+    """The resolved configuration in plain containers, as it goes into the run's files."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def portable(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration in plain containers, as it goes into checkpoints: resolved but for where things lie.
+
+    ``${asset:...}`` and ``${paths...}`` stay as they are, also where a value takes them from another one, so that they
+    are resolved anew wherever the checkpoint is read.
+    """
+    return plain(OmegaConf.create(_keep_locations(OmegaConf.to_container(cfg, resolve=False, throw_on_missing=True))))
+
+
+def _keep_locations(node: Any) -> Any:
+    """The node with a backslash before every interpolation of a location, which resolving then only takes away."""
+    if isinstance(node, dict):
+        return {key: _keep_locations(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_keep_locations(value) for value in node]
+    return re.sub(r"\$\{(?=\s*(asset:|paths[.\[]))", r"\\${", node) if isinstance(node, str) else node

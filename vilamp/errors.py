@@ -22,3 +22,11 @@ class DataError(VilampError):
 
     A single unusable sample is no DataError: it is skipped, counted and listed (:class:`vilamp.samples.Skip`).
     """
+
+
+class OutputError(VilampError):
+    """What a run would write does not find room, or a folder that takes it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a run; the message says what there is of it."""

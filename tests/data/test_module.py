@@ -132,7 +132,9 @@ def test_shards_in_both_splits_are_warned_of(shards: Path, caplog: pytest.LogCap
 
 
 def test_each_split_given_replaces_one_of_the_generated(shards: Path, tmp_path: Path) -> None:
-    made = NeedleSet(tmp_path, 1, 1, 3, 3, events=1, questions_per_video=1, num_workers=0, progress=False)
+    made = NeedleSet(
+        tmp_path, 1, 1, 3, 3, events=1, look_alikes=1, questions_per_video=1, num_workers=0, progress=False
+    )
     both = VideoDataModule(str(shards / "train-0.tar"), str(shards / "val-0.tar"), made, encode=encode)
     both.prepare_data()
     assert not made.folder.exists()

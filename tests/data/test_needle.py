@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +21,13 @@ from vilamp.data.needle_video import NeedleRecipe, draw_video, encode_mp4, plan_
 from vilamp.data.shards import index_shards
 from vilamp.errors import ConfigError, DataError
 
-RECIPE = NeedleRecipe(seed=0, min_seconds=9, max_seconds=20, events=3, questions_per_video=4, native_fps=2)
+DISTINCT = NeedleRecipe(0, min_seconds=9, max_seconds=20, events=3, look_alikes=1, questions_per_video=4, native_fps=2)
+ALIKE = NeedleRecipe(0, min_seconds=39, max_seconds=60, events=6, look_alikes=4, questions_per_video=8, native_fps=2)
 
 
 def _small(root: Path, **settings: object) -> NeedleSet:
     small = {"train_videos": 3, "val_videos": 2, "min_seconds": 6, "max_seconds": 8, "events": 2, "native_fps": 2}
-    small |= {"videos_per_shard": 2, "num_workers": 0, "progress": False}
+    small |= {"look_alikes": 1, "questions_per_video": 4, "videos_per_shard": 2, "num_workers": 0, "progress": False}
     return NeedleSet(root, **(small | settings))  # type: ignore[arg-type]
 
 
@@ -97,7 +99,8 @@ def test_a_set_that_is_there_is_not_made_again(made: NeedleSet, monkeypatch: pyt
     "change",
     [{"seed": 1}, {"train_videos": 4}, {"val_videos": 1}, {"max_seconds": 9}, {"min_seconds": 7}, {"events": 1,
       "questions_per_video": 3},
-     {"questions_per_video": 3}, {"native_fps": 3}, {"videos_per_shard": 3}],
+     {"questions_per_video": 3}, {"native_fps": 3}, {"videos_per_shard": 3}, {"min_seconds": 27, "max_seconds": 30,
+      "look_alikes": 2, "questions_per_video": 2}],
 )  # fmt: skip
 def test_another_setting_is_another_set(tmp_path: Path, change: dict[str, int]) -> None:
     assert _small(tmp_path, **change).folder != _small(tmp_path).folder
@@ -158,33 +161,77 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"events": 9}, "events must be 1 to 8"), ({"events": 0}, "events must be"), ({"native_fps": 0}, "native_fps"),
+    [({"events": 9}, "events must be 1 .* to 8"), ({"events": 0}, "events must be 1"), ({"native_fps": 0}, "native"),
+     ({"look_alikes": 6}, "look_alikes must be 1 to 5, .* got 6"), ({"look_alikes": 0}, "look_alikes must be 1 to 5"),
+     ({"look_alikes": 3}, r"events must be 3 \(look_alikes\) to 8"), ({"max_seconds": 5}, "max_seconds"),
      ({"questions_per_video": 7}, "questions_per_video must be 1 to 6"), ({"min_seconds": 5}, "min_seconds"),
-     ({"max_seconds": 5}, "max_seconds"), ({"seed": -1}, "seed"), ({"val_videos": 0}, "at least 1, got 3, 0 and 2")],
+     ({"look_alikes": 2, "questions_per_video": 2}, "must satisfy 27 .* got min_seconds 6"),
+     ({"seed": -1}, "seed"), ({"val_videos": 0}, "at least 1, got 3, 0 and 2")],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(tmp_path: Path, settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=f"data.generate: .*{message}"):
         _small(tmp_path, **settings)
 
 
+@pytest.mark.parametrize("recipe", [DISTINCT, ALIKE], ids=["distinct", "alike"])
 @pytest.mark.parametrize("number", range(30))
-def test_every_plan_keeps_its_promises(number: int) -> None:
-    plan = plan_video(RECIPE, "train", number)
+def test_every_plan_keeps_its_promises(recipe: NeedleRecipe, number: int) -> None:
+    plan = plan_video(recipe, "train", number)
     needles = [event.needle for event in plan.events]
-    assert RECIPE.min_seconds <= plan.seconds <= RECIPE.max_seconds
-    assert len({n.shape for n in needles}) == len({n.colour for n in needles}) == len(needles) == RECIPE.events
+    assert recipe.min_seconds <= plan.seconds <= recipe.max_seconds
+    assert len({n.colour for n in needles}) == len(needles) == recipe.events
     assert all(n.shape in SHAPES and n.colour in COLOURS and n.place in PLACES for n in needles)
-    assert all(1.9 < n.end - n.start <= 3.0 for n in needles)
     assert all(first.end <= second.start + 1e-3 for first, second in pairwise(needles))
     assert needles[0].start >= 0 and needles[-1].end <= plan.seconds
     assert plan.cuts[0] == 0 and list(plan.cuts) == sorted(plan.cuts)
     questions = plan.annotation["questions"]
     assert isinstance(questions, list)
-    assert len({(q["kind"], q["answer"], *q["evidence"][0]) for q in questions}) == RECIPE.questions_per_video
+    assert len({(q["kind"], q["answer"], *q["evidence"][0]) for q in questions}) == recipe.questions_per_video
     assert all(q["answer"] not in q["question"] for q in questions)
 
 
+@pytest.mark.parametrize("number", range(30))
+def test_without_look_alikes_all_shapes_differ_and_all_events_are_short(number: int) -> None:
+    needles = [event.needle for event in plan_video(DISTINCT, "train", number).events]
+    assert len({n.shape for n in needles}) == DISTINCT.events
+    assert all(1.9 < n.end - n.start <= 3.0 for n in needles)
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_look_alikes_differ_in_place_and_one_of_them_stays(number: int) -> None:
+    plan = plan_video(ALIKE, "train", number)
+    (shape, count), *others = Counter(event.needle.shape for event in plan.events).most_common()
+    assert count == ALIKE.look_alikes and [n for _, n in others] == [1] * (ALIKE.events - count)
+    alike = [event.needle for event in plan.events if event.needle.shape == shape]
+    assert len({n.place for n in alike}) == count
+    seconds = sorted(event.needle.end - event.needle.start for event in plan.events)
+    assert 11.9 < seconds[-1] <= 24.0 and all(1.9 < s <= 3.0 for s in seconds[:-1])
+    assert max(alike, key=lambda n: n.end - n.start) == max(
+        (event.needle for event in plan.events), key=lambda n: n.end - n.start
+    )
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_a_question_fits_one_event_alone(number: int) -> None:
+    """What a question names (shape, colour, place) and what its answer adds belong to one event of the video."""
+    plan = plan_video(ALIKE, "train", number)
+    questions = plan.annotation["questions"]
+    assert isinstance(questions, list)
+    for question in questions:
+        words = f"{question['question'].rstrip('?')} "
+        fitting = [
+            [event.needle.start, event.needle.end]
+            for event in plan.events
+            if all(
+                getattr(event.needle, name) in words
+                for name, values in (("shape", SHAPES), ("colour", COLOURS), ("place", PLACES))
+                if any(f" {value} " in words or f" {value}, " in words for value in values)
+            )
+        ]
+        assert [fitting[0]] == fitting == question["evidence"]
+
+
 def test_videos_differ_between_numbers_splits_and_seeds() -> None:
-    plans = [plan_video(replace(RECIPE, seed=seed), split, number)
+    plans = [plan_video(replace(DISTINCT, seed=seed), split, number)
              for seed in range(3) for split in ("train", "val") for number in range(5)]  # fmt: skip
     assert len({plan.events for plan in plans}) == 30

@@ -124,7 +124,16 @@ def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
 def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: str = "run") -> Any:
     common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={tmp_path / 'data'}"]
     if name == "train":
-        few = ["train_videos=4", "val_videos=4", "min_seconds=10", "max_seconds=16", "events=2", "num_workers=1"]
+        few = [
+            "train_videos=4",
+            "val_videos=4",
+            "min_seconds=10",
+            "max_seconds=16",
+            "events=2",
+            "look_alikes=1",
+            "questions_per_video=4",
+            "num_workers=1",
+        ]
         common += [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
         common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
         common.append("lora=default")

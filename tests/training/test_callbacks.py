@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vilamp.samples import Skip
 from vilamp.training.callbacks import SkipReport
+
+needs_rollup = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells")
 
 
 def test_a_sample_that_fails_every_epoch_is_counted_and_listed_once(tmp_path: Path) -> None:
@@ -52,3 +56,61 @@ print(before, grown, later, peak_rss_gib() if reset else 0.0)
     assert grown - before > 0.2
     assert later >= grown - 1e-6, "a peak does not fall by itself"
     assert after < grown - 0.2
+
+
+@needs_rollup
+def test_the_tree_counts_what_every_process_holds_once() -> None:
+    program = """
+import multiprocessing, os
+import torch
+from vilamp.training.memory import reset_peak_rss, tree_gib
+
+QUARTER = 2**28
+
+def hold(pipe):
+    pipe.recv()
+    own = torch.ones(QUARTER, dtype=torch.uint8)
+    pipe.send(None)
+    pipe.recv()
+
+shared = torch.ones(QUARTER, dtype=torch.uint8)  # the child's too, until one of them writes
+here, there = multiprocessing.Pipe()
+reset_peak_rss()
+alone = tree_gib()
+child = multiprocessing.get_context("fork").Process(target=hold, args=(there,))
+child.start()
+forked = tree_gib()
+here.send(None)
+here.recv()
+held = tree_gib()
+here.send(None)
+child.join()
+waiting = torch.ones(QUARTER, dtype=torch.uint8).share_memory_()
+descriptor = os.dup(waiting.untyped_storage()._share_fd_cpu_()[0])
+del waiting  # as a batch between a worker and the run: in shared memory, and in nobody's address space
+reset_peak_rss()
+travelling = tree_gib()
+os.close(descriptor)
+print(alone, forked, held, travelling)
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    alone, forked, held, travelling = map(float, told.split())
+    assert alone > 0.25
+    assert forked - alone < 0.1, "what both have counts once"
+    assert 0.24 < held - forked < 0.3, "what the child has counts"
+    assert 0.24 < travelling - alone < 0.35, "what is on its way counts"
+
+
+@needs_rollup
+def test_what_a_step_took_is_in_the_peak_of_the_tree() -> None:
+    program = """
+from vilamp.training.memory import reset_peak_rss, tree_gib
+reset_peak_rss()
+before = tree_gib()
+block = bytearray(b"x" * 2**28)
+del block
+print(before, tree_gib())
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    before, after = map(float, told.split())
+    assert after - before > 0.2

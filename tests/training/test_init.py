@@ -26,7 +26,16 @@ from vilamp.models.checkpoint import Checkpoint
 from vilamp.training.run import evaluate, train
 
 TINY = asset("tiny")
-FEW = ["train_videos=3", "val_videos=2", "min_seconds=10", "max_seconds=20", "events=2", "num_workers=1"]
+FEW = [
+    "train_videos=3",
+    "val_videos=2",
+    "min_seconds=10",
+    "max_seconds=20",
+    "events=2",
+    "look_alikes=1",
+    "questions_per_video=4",
+    "num_workers=1",
+]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),

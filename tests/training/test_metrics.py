@@ -31,13 +31,29 @@ def test_recall_counts_the_spans_that_a_keyframe_lies_in() -> None:
     batch = Batch([video()], [question(evidence=((2.0, 4.0), (6.0, 7.0)))] * 4, [0] * 4)
     picks = [selection(2, 6), selection(3), selection(4, 7), selection(0, 6, 9)]
     result = output([True] * 4, picks, [1] * 4)
-    assert [keyframe_recall(batch, result, i) for i in range(4)] == [1.0, 0.5, 0.0, 0.5]
+    found = [keyframe_recall(batch, result, i) for i in range(4)]
+    assert [recall.share for recall in found if recall is not None] == [1.0, 0.5, 0.0, 0.5]
 
 
 def test_recall_is_none_without_evidence_or_video() -> None:
     batch = Batch([video()], [question(), question(evidence=((0.0, 1.0),))], [0, -1])
     result = output([True, True], [selection(1), None], [1, 0])
     assert [keyframe_recall(batch, result, i) for i in range(2)] == [None, None]
+
+
+def test_a_span_without_a_sampled_frame_is_no_part_of_the_recall_and_is_counted() -> None:
+    """Between the frames of seconds 2 and 3 nothing was sampled; no selector can find it."""
+    short, long = (2.2, 2.8), (5.0, 7.0)
+    asked = [question(evidence=evidence) for evidence in ((short,), (short, long), (long,), ())]
+    batch = Batch([video()], asked, [0] * 4)
+    metrics = QuestionMetrics()
+    metrics.update(batch, output([True] * 4, [selection(2, 3), selection(6), selection(2), selection(2)], [1] * 4))
+    figures = metrics.compute()
+    assert figures["keyframe_recall"] == 0.5  # of the second and third question: 1 and 0
+    assert figures["evidence_unsampled"] == 2
+    metrics.update(Batch([video()], [asked[0]], [0]), output([True], [selection(2)], [1]))
+    figures = metrics.compute()
+    assert "keyframe_recall" not in figures and figures["evidence_unsampled"] == 1
 
 
 def test_means_are_over_questions_not_over_batches() -> None:

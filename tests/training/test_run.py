@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import webdataset as wds
 from omegaconf import DictConfig, OmegaConf
+from own_shards import draw_clip, write_shard
 
+from vilamp import locations
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError, DataError
+from vilamp.locations import asset
 from vilamp.samples import Batch, Question
 from vilamp.training.run import Run, evaluate, train
 
@@ -41,7 +44,16 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
     def composed(*overrides: str, name: str = "train", folder: str = "run") -> DictConfig:
         common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={data_dir}"]
         if name == "train":
-            few = ["train_videos=6", "val_videos=4", "min_seconds=10", "max_seconds=24", "events=2", "num_workers=1"]
+            few = [
+                "train_videos=6",
+                "val_videos=4",
+                "min_seconds=10",
+                "max_seconds=24",
+                "events=2",
+                "look_alikes=1",
+                "questions_per_video=4",
+                "num_workers=1",
+            ]
             few = [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
             common += ["data.batch_size=3", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3"]
             common += [*few, "logger=csv"]
@@ -77,6 +89,7 @@ def test_the_folder_holds_what_a_run_promises(config: Any) -> None:
     promised = {"val/accuracy", "val/accuracy/colour", "val/accuracy_before", "val/keyframe_recall", "val/loss"}
     promised |= {"visual_tokens", "memory/peak_rss_gib", "data/skipped"}
     promised |= {"throughput/frames_per_s", "throughput/videos_per_s"}
+    promised |= {"memory/peak_tree_gib"} if sys.platform == "linux" else set()
     assert promised <= set(written)
     with (run.folder / "metrics.csv").open() as lines:
         rows = list(csv.DictReader(lines))
@@ -117,6 +130,30 @@ def test_evaluation_repeats_the_figures_of_the_run(config: Any) -> None:
     assert len(shared) > 5
     assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
     assert json.loads((scored.folder / "metrics.json").read_text()) == scored.metrics
+
+
+def test_a_checkpoint_says_nothing_of_where_things_lay(
+    config: Any, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run's package and data may be gone: evaluation takes those of the machine that it runs on."""
+    run = train(config("+paths.mine=somewhere"))
+    best = tmp_path / "carried.ckpt"
+    (run.folder / "checkpoints" / "best.ckpt").rename(best)
+    stored = torch.load(best, weights_only=True)["config"]
+    assert stored["model"]["scorer"]["path"] == "${asset:tiny/scorer}"
+    assert stored["data"]["generate"]["root"] == "${paths.data_dir}/needle"
+    del stored["paths"]
+    assert str(data_dir) not in str(stored) and str(asset("")) not in str(stored)
+    there = tmp_path / "other machine"
+    shutil.copytree(data_dir, there / "data")
+    shutil.copytree(asset("tiny"), there / "vilamp" / "assets" / "tiny")
+    cfg = config(f"checkpoint={best}", f"paths.data_dir={there / 'data'}", name="evaluate", folder="scored")
+    monkeypatch.setattr(locations, "PACKAGE", there / "vilamp")
+    scored = evaluate(cfg)
+    assert scored.metrics["val/loss"] == run.metrics["val/loss"]
+    assert scored.data.indices["val"].samples[0].shard.startswith(str(there))
+    assert scored.module.model.language_model.tokenizer == str(there / "vilamp" / "assets" / "tiny" / "language_model")
+    assert scored.module.config["paths"]["mine"] == "somewhere"
 
 
 def test_evaluation_follows_the_variant_of_the_run_unless_a_part_is_named(config: Any) -> None:
@@ -180,30 +217,10 @@ def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path:
         evaluate(config(f"checkpoint={best}", "merger=differential", name="evaluate", folder="misfit"))
 
 
-def write_shard(file: Path, samples: list[tuple[str, list[dict[str, Any]], bytes | None]]) -> None:
-    """A shard of (key, questions, video), written with webdataset as a user would."""
-    with wds.TarWriter(str(file)) as writer:
-        for key, questions, video in samples:
-            annotation = {"questions": questions} | ({} if video is None else {"video": "mp4"})
-            sample = {"__key__": key, "json": json.dumps(annotation).encode()}
-            writer.write(sample if video is None else sample | {"mp4": video})
-
-
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Eight seconds of H.264, drawn here."""
-    import av
-    import numpy as np
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for i in range(16):
-            picture = np.full((96, 128, 3), 15 * i, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+def clip() -> bytes:
+    """Eight seconds of H.264."""
+    return draw_clip()
 
 
 def test_own_shards_with_text_alone_many_questions_and_a_broken_video(config: Any, clip: bytes, tmp_path: Path) -> None:

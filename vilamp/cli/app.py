@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra import version
@@ -16,13 +20,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from vilamp import config
+from vilamp import config, disk
 from vilamp.errors import VilampError
 
 Task = Callable[[DictConfig], Any]
 
 FAILED = 1
 """The exit code after a user's error; argparse ends with 2 where the command line itself is misused."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -50,7 +57,7 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
         prog: the name of the program in usage messages.
 
     Returns:
-        The exit code: 0, or 1 where the configuration or a task failed.
+        The exit code: 0, 1 where the configuration or a task failed, or 130 after Ctrl-C.
     """
     parser = get_args_parser()
     parser.prog = prog or parser.prog
@@ -58,6 +65,7 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
     if args.experimental_rerun is not None:
         parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
     overrides = tuple(args.overrides)
+    args.overrides = [*overrides, *_of_another_rank()]
     version.setbase(config.HYDRA_VERSION)
     # Read when torch is imported.  Threads that spin while they wait take the cores from the processes that decode.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -70,15 +78,46 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
         return report(stopped.error)
     except _ToldError:
         return FAILED
+    except KeyboardInterrupt as stopped:
+        if _first_rank():
+            print(f"interrupted{f': {stopped}' if str(stopped) else ''}", file=sys.stderr)
+        return INTERRUPTED
     except config.USER_ERRORS as error:
         if job.begun and not isinstance(error, VilampError):
             raise  # the configuration was sound: this is a fault of the program
         return report(error, config_name, overrides)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         if job.begun:
+            raise
+        told = _refused_folder(error)
+        if told is not None:
+            return report(told)
+        if isinstance(error, OSError):
             raise
         parser.error(str(error))  # Hydra: flags that exclude each other
     return 0
+
+
+def _first_rank() -> bool:
+    """As Lightning finds out before there is a Trainer: torchrun, its own launcher and SLURM number the processes."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def _of_another_rank() -> list[str]:
+    """Hydra's settings for a rank that is not the first: the time that names the run's folder is another one there."""
+    if _first_rank():
+        return []
+    folder = tempfile.mkdtemp(prefix="vilamp-rank-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
+
+
+def _refused_folder(error: Exception) -> VilampError | None:
+    """What the disk said when Hydra made the run's folder, or logging (which hides it) a file in it; None: neither."""
+    cause = error.__cause__ if isinstance(error, ValueError) else error
+    anywhere = Path(Path.cwd().anchor)
+    return disk.explain(cause, {anywhere: disk.RUN_FOLDER}) if isinstance(cause, OSError) else None
 
 
 def report(error: Exception, config_name: str = "", overrides: Sequence[str] = ()) -> int:

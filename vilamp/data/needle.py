@@ -1,7 +1,10 @@
 """The needle data: a small VideoNIAH that every run can make for itself.
 
-Among 64 to 256 seconds of drifting textures a few short events happen; each question is about one of them.  The set is
-made once, as H.264 files in WebDataset shards, and then read by the same pipeline as anybody's shards.
+Among 64 to 256 seconds of drifting textures a few events happen; each question is about one of them.  Some events have
+the same shape, and the question names the place of the one that is meant; one of these stays longer than there are
+keyframes.  So the most relevant frames show one event over and over, and not every event that looks relevant can be a
+keyframe.  The set is made once, as H.264 files in WebDataset shards, and then read by the same pipeline as anybody's
+shards.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class NeedleSet:
         train_videos, val_videos: how many videos each split has.
         min_seconds, max_seconds: lengths are drawn log-uniformly between them, in seconds.
         events: needles per video, at most 8.
+        look_alikes: how many of the events have one shape in common, at most 5; one of them stays for 12 to 24 seconds.
+            With 1 all shapes differ and all events are short.
         questions_per_video: drawn without repetition from all (event, kind) pairs.
         native_fps: frames a second of the files themselves.
         seed: fixes every byte (for the installed versions of numpy, Pillow and PyAV), whatever the number of workers.
@@ -53,8 +58,9 @@ class NeedleSet:
         val_videos: int = 64,
         min_seconds: int = 64,
         max_seconds: int = 256,
-        events: int = 5,
-        questions_per_video: int = 4,
+        events: int = 7,
+        look_alikes: int = 5,
+        questions_per_video: int = 8,
         native_fps: int = 2,
         seed: int = 0,
         videos_per_shard: int = 32,
@@ -62,7 +68,9 @@ class NeedleSet:
         progress: bool = True,
     ) -> None:
         try:
-            self.recipe = NeedleRecipe(seed, min_seconds, max_seconds, events, questions_per_video, native_fps)
+            self.recipe = NeedleRecipe(
+                seed, min_seconds, max_seconds, events, look_alikes, questions_per_video, native_fps
+            )
         except ValueError as error:
             raise ConfigError(f"data.generate: {error}") from error
         if min(train_videos, val_videos, videos_per_shard) < 1:

@@ -1,7 +1,7 @@
 """What a needle video shows: pure drawing, no files.
 
 A *haystack* is a slowly drifting texture that changes at scene cuts, with clutter in every colour drawn over it.  A
-*needle* is a short event: one large flat shape in one colour in one corner (or the middle) of the picture.  Everything
+*needle* is a short event: one large flat shape in one colour at one side (or the centre) of the picture.  Everything
 is a function of a ``numpy.random.Generator``, so a seed fixes every pixel.
 """
 
@@ -28,10 +28,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "moon")
 PLACES: dict[str, tuple[float, float]] = {
-    "top left": (0.27, 0.27),
-    "top right": (0.73, 0.27),
-    "bottom left": (0.27, 0.73),
-    "bottom right": (0.73, 0.73),
+    "left": (0.25, 0.5),
+    "right": (0.75, 0.5),
+    "top": (0.5, 0.25),
+    "bottom": (0.5, 0.75),
     "centre": (0.5, 0.5),
 }
 
@@ -164,33 +164,35 @@ def new_haystack(rng: np.random.Generator) -> Haystack:
     return Haystack(np.asarray(picture), (float(rng.uniform(-6, 6)), float(rng.uniform(-6, 6))))
 
 
-def new_needle(rng: np.random.Generator, start: float = 0.0, end: float = 0.0) -> Needle:
-    """An event with everything drawn at random."""
-    places = list(PLACES)
-    colours = list(COLOURS)
-    return Needle(
-        shape=SHAPES[int(rng.integers(len(SHAPES)))],
-        colour=colours[int(rng.integers(len(colours)))],
-        place=places[int(rng.integers(len(places)))],
-        start=start,
-        end=end,
-    )
+def new_needles(count: int, look_alikes: int, rng: np.random.Generator) -> list[Needle]:
+    """Events of different colours; the first ``look_alikes`` of them have one shape and different places.
+
+    Args:
+        count: at most ``len(SHAPES) - 1 + look_alikes`` and ``len(COLOURS)``.
+        look_alikes: 1 to ``len(PLACES)``; with 1 all shapes differ.
+        rng: draws shapes, colours and places.
+    """
+    shapes, colours = rng.permutation(SHAPES), rng.permutation(list(COLOURS))
+    places = [*rng.permutation(list(PLACES))[:look_alikes], *rng.choice(list(PLACES), count - look_alikes)]
+    return [Needle(str(shapes[max(0, i + 1 - look_alikes)]), str(colours[i]), str(places[i])) for i in range(count)]
 
 
-KINDS = ("colour", "shape", "place")
-"""The kinds of question: each names one property of a needle and asks for another."""
+KINDS = ("colour", "shape", "place", "look_alike")
+"""The kinds of question.  ``colour``, ``shape`` and ``place`` name one property of an event and ask for another;
+``look_alike`` asks for the colour of one of several events of the same shape, which only its place tells apart."""
 
 
 def ask(needle: Needle, kind: str, rng: np.random.Generator) -> tuple[str, str]:
     """(question, answer) about a needle; names only what its kind may name.
 
-    ``colour`` and ``place`` name the shape, ``shape`` names the colour.
+    ``colour`` and ``place`` name the shape, ``shape`` names the colour, ``look_alike`` names shape and place.
     """
     templates = {
         "colour": ("what colour is the {shape}?", "which colour does the {shape} have?"),
         "shape": ("what shape is {colour}?", "which shape is shown in {colour}?"),
         "place": ("where is the {shape}?", "in which part of the picture is the {shape}?"),
+        "look_alike": ("what colour is the {shape} at the {place}?", "at the {place}, which colour has the {shape}?"),
     }[kind]
     template = templates[int(rng.integers(len(templates)))]
-    answer = {"colour": needle.colour, "shape": needle.shape, "place": needle.place}[kind]
-    return template.format(shape=needle.shape, colour=needle.colour), answer
+    answer = {"shape": needle.shape, "place": needle.place}.get(kind, needle.colour)
+    return template.format(shape=needle.shape, colour=needle.colour, place=needle.place), answer

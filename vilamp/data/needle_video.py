@@ -9,12 +9,22 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import av
 import numpy as np
 
-from vilamp.data.needle_scene import COLOURS, KINDS, PLACES, SHAPES, SIZE, Needle, ask, draw_needle, new_haystack
+from vilamp.data.needle_scene import (
+    COLOURS,
+    PLACES,
+    SHAPES,
+    SIZE,
+    Needle,
+    ask,
+    draw_needle,
+    new_haystack,
+    new_needles,
+)
 
 SPLITS = ("train", "val")
 _TIMELINE, _PIXELS = range(2)
@@ -29,42 +39,68 @@ class NeedleRecipe:
     min_seconds: int
     max_seconds: int
     events: int
+    look_alikes: int
     questions_per_video: int
     native_fps: int
 
     def __post_init__(self) -> None:
-        most = min(len(SHAPES), len(COLOURS))
-        if not 1 <= self.events <= most:
-            raise ValueError(f"events must be 1 to {most}, as many as there are shapes and colours, got {self.events}")
-        pairs = self.events * len(KINDS)
+        if not 1 <= self.look_alikes <= len(PLACES):
+            raise ValueError(
+                f"look_alikes must be 1 to {len(PLACES)}, as many as there are places, got {self.look_alikes}"
+            )
+        most = min(len(COLOURS), len(SHAPES) - 1 + self.look_alikes)
+        if not self.look_alikes <= self.events <= most:
+            raise ValueError(
+                f"events must be {self.look_alikes} (look_alikes) to {most} (what colours and shapes allow), "
+                f"got {self.events}"
+            )
+        pairs = sum(len(kinds) for kinds in self.kinds())
         if not 1 <= self.questions_per_video <= pairs:
             raise ValueError(
-                f"questions_per_video must be 1 to {pairs} (events x kinds), got {self.questions_per_video}"
+                f"questions_per_video must be 1 to {pairs}, as many as there are for {self.events} events of which "
+                f"{self.look_alikes} look alike, got {self.questions_per_video}"
             )
-        if not EVENT_SECONDS[1] * self.events <= self.min_seconds <= self.max_seconds:
+        longest = sum(seconds[1] for seconds in self.event_seconds())
+        if not longest <= self.min_seconds <= self.max_seconds:
             raise ValueError(
-                f"seconds must satisfy {EVENT_SECONDS[1]:g} x events <= min_seconds <= max_seconds, got events "
-                f"{self.events}, min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
+                f"seconds must satisfy {longest:g} (all events at their longest) <= min_seconds <= max_seconds, got "
+                f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
             )
         if self.native_fps < 1:
             raise ValueError(f"native_fps must be at least 1, got {self.native_fps}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
+    def event_seconds(self) -> list[tuple[float, float]]:
+        """Shortest and longest duration of each event."""
+        lingers = self.look_alikes > 1
+        return [LINGERING_SECONDS if lingers and i == 0 else EVENT_SECONDS for i in range(self.events)]
+
+    def kinds(self) -> list[tuple[str, ...]]:
+        """The kinds of question that each event can be asked for by."""
+        alike = self.look_alikes if self.look_alikes > 1 else 0
+        return [("look_alike",) if i < alike else ("colour", "shape", "place") for i in range(self.events)]
+
 
 EVENT_SECONDS = (2.0, 3.0)
 """Shortest and longest event: at 1 frame per second at least one frame shows it."""
+LINGERING_SECONDS = (12.0, 24.0)
+"""The same of the one event among look-alikes that stays: it has more frames than there are keyframes."""
 SCENE_SECONDS = (8.0, 30.0)
 """Shortest and longest time between two scene cuts."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One needle as it is drawn: with its deviation from the middle of its place (pixels) and from its usual size."""
+    """One needle as it is drawn: with its deviation from the middle of its place (pixels) and from its usual size.
+
+    ``kinds`` are the kinds of question that tell it from all other events of its video.
+    """
 
     needle: Needle
     jitter: tuple[float, float]
     scale: float
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +111,7 @@ class NeedleVideo:
         key: ``train-000000``.
         seconds: length.
         cuts: times at which a new scene begins, the first is 0.
-        events: in temporal order, never overlapping, pairwise different in shape and in colour.
+        events: in temporal order, never overlapping, pairwise different in colour.
         annotation: what goes into the ``.json`` beside the video (format: ``data/README.md``).
     """
 
@@ -91,19 +127,19 @@ def _rng(recipe: NeedleRecipe, split: str, number: int, stream: int) -> np.rando
 
 
 def _draw_events(recipe: NeedleRecipe, seconds: int, rng: np.random.Generator) -> tuple[Event, ...]:
-    lengths = rng.uniform(*EVENT_SECONDS, recipe.events)
+    lengths = np.array([rng.uniform(*bounds) for bounds in recipe.event_seconds()])
+    turns = rng.permutation(recipe.events)  # in the order of time
     # Sorted uniform points in the time that no event takes, pushed apart by the events before them: every arrangement
     # without overlap is equally likely.
-    starts = np.sort(rng.uniform(0.0, seconds - lengths.sum(), recipe.events)) + np.cumsum(lengths) - lengths
-    shapes = rng.permutation(SHAPES)
-    colours = rng.permutation(list(COLOURS))
-    places = rng.choice(list(PLACES), recipe.events)
+    before = np.cumsum(lengths[turns]) - lengths[turns]
+    starts = np.sort(rng.uniform(0.0, seconds - lengths.sum(), recipe.events)) + before
+    needles = new_needles(recipe.events, recipe.look_alikes, rng)
     events = []
-    for i in range(recipe.events):
-        start, end = round(float(starts[i]), 3), round(float(starts[i] + lengths[i]), 3)
-        needle = Needle(str(shapes[i]), str(colours[i]), str(places[i]), start, min(end, float(seconds)))
+    for turn, first in zip(turns, starts, strict=True):
+        start, end = round(float(first), 3), round(float(first + lengths[turn]), 3)
+        needle = replace(needles[turn], start=start, end=min(end, float(seconds)))
         jitter = (float(rng.uniform(-3, 3)), float(rng.uniform(-3, 3)))
-        events.append(Event(needle, jitter, float(rng.uniform(0.9, 1.1))))
+        events.append(Event(needle, jitter, float(rng.uniform(0.9, 1.1)), recipe.kinds()[turn]))
     return tuple(events)
 
 
@@ -116,7 +152,7 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
     while (cut := cuts[-1] + float(rng.uniform(*SCENE_SECONDS))) < seconds:
         cuts.append(round(cut, 3))
     events = _draw_events(recipe, seconds, rng)
-    asked = [(event.needle, kind) for event in events for kind in KINDS]
+    asked = [(event.needle, kind) for event in events for kind in event.kinds]
     questions = []
     for i in rng.permutation(len(asked))[: recipe.questions_per_video]:
         needle, kind = asked[int(i)]

@@ -13,17 +13,26 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from vilamp.samples import Batch, Skip
-from vilamp.training.memory import peak_rss_gib, reset_peak_rss
+from vilamp.training.memory import peak_rss_gib, reset_peak_rss, tree_gib
+from vilamp.training.ranks import first_rank, gather
+
+SAMPLE_EVERY = 100
+"""So many times as long as the last sample of the memory took until the next one."""
 
 
 class ResourceMonitor(Callback):
-    """Logs ``memory/peak_rss_gib``, ``memory/peak_gib`` (CUDA), ``throughput/frames_per_s`` and ``.../videos_per_s``.
+    """Logs ``memory/peak_rss_gib``, ``memory/peak_tree_gib``, ``memory/peak_gib`` (CUDA), and the throughput.
 
-    Throughput counts what training steps consumed, from the end of one step to the end of the next, so that waiting for
-    data is part of it; validation is not.
+    ``memory/peak_tree_gib`` (Linux) is the largest of samples of :func:`~vilamp.training.memory.tree_gib`: one at the
+    end of the first step, and then one at the end of a step as often as sampling takes a hundredth of the time.
+
+    Throughput (``throughput/frames_per_s`` and ``.../videos_per_s``) counts what training steps consumed, from the end
+    of one step to the end of the next, so that waiting for data is part of it; validation is not.
     """
 
     def __init__(self) -> None:
+        self.tree = 0.0
+        self.next_sample = 0.0
         self.frames = self.videos = 0
         self.seconds = 0.0
         self.mark: float | None = None
@@ -56,11 +65,18 @@ class ResourceMonitor(Callback):
             self.frames += sum(len(video) for video in batch.videos)
             self.videos += len(batch.videos)
         self.mark = now
+        if now >= self.next_sample:
+            self.tree = max(self.tree, tree_gib() or 0.0)
+            took = time.perf_counter() - now
+            self.next_sample = now + took * SAMPLE_EVERY
         pl_module.log_dict(self.measure())
 
     def measure(self) -> dict[str, float]:
         """The figures up to now, under the names that they are logged by."""
-        figures = {"memory/peak_rss_gib": peak_rss_gib()}
+        rss = peak_rss_gib()
+        figures = {"memory/peak_rss_gib": rss}
+        if self.tree:
+            figures["memory/peak_tree_gib"] = max(self.tree, rss)  # the last sample may be older than that peak
         if torch.cuda.is_available():
             figures["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if self.seconds:
@@ -72,7 +88,9 @@ class ResourceMonitor(Callback):
 class SkipReport(Callback):
     """Counts skipped samples as ``data/skipped`` (and ``data/skipped/<reason>``), lists them in ``quarantine.jsonl``.
 
-    A sample that fails in every epoch is counted and listed once.
+    A sample that fails in every epoch, or on several ranks, is counted and listed once.  The first rank writes.  It
+    knows of its own skips at once, and of the others' when a validation or an epoch ends, where all ranks meet; what
+    another rank skipped after the last such end is lost if the run breaks off.
 
     Args:
         folder: the run's folder.
@@ -82,14 +100,27 @@ class SkipReport(Callback):
         self.file = folder / "quarantine.jsonl"
         self.seen: set[tuple[str, str]] = set()
         self.reasons: Counter[str] = Counter()
+        self.unshared: list[Skip] = []
 
     def report(self, skips: Iterable[Skip]) -> None:
         """Count and list what is new."""
         for skip in skips:
-            if (skip.shard, skip.key) in self.seen:
-                continue
-            self.seen.add((skip.shard, skip.key))
-            self.reasons[skip.reason] += 1
+            if (skip.shard, skip.key) not in self.seen:
+                self.unshared.append(skip)
+                self._add(skip)
+
+    def share(self) -> None:
+        """Count and list what is new on the other ranks, which must all call this."""
+        for of_rank in gather(self.unshared):
+            for skip in of_rank:
+                if (skip.shard, skip.key) not in self.seen:
+                    self._add(skip)
+        self.unshared = []
+
+    def _add(self, skip: Skip) -> None:
+        self.seen.add((skip.shard, skip.key))
+        self.reasons[skip.reason] += 1
+        if first_rank():
             with self.file.open("a") as lines:
                 row = {"key": skip.key, "shard": skip.shard, "reason": skip.reason, "detail": skip.detail}
                 lines.write(json.dumps(row) + "\n")
@@ -122,3 +153,11 @@ class SkipReport(Callback):
     ) -> None:
         """Report what this batch should have held."""
         self.report(batch.skipped)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks are here."""
+        self.share()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks are here."""
+        self.share()

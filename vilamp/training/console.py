@@ -18,6 +18,8 @@ _UNSAID = (
     r"`ModelCheckpoint\(monitor='val/accuracy'\)` could not find the monitored key",
     # How many processes decode is data.num_workers, not as many as there are cores.
     r"The '\w+' does not have many workers",
+    # The means that a validation logs are of all ranks already.
+    r"It is recommended to use `self\.log\('[^']*', \.\.\., sync_dist=True\)`",
     # Between Lightning and torch; nobody who runs us can change it.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
@@ -26,13 +28,15 @@ _UNSAID = (
 @contextmanager
 def without_remarks() -> Iterator[None]:
     """Errors and all other warnings are shown; Lightning's messages of level INFO are not (they come twice)."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         for message in _UNSAID:
             warnings.filterwarnings("ignore", message=message)
-        logger.setLevel(logging.WARNING)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

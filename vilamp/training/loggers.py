@@ -2,33 +2,91 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from vilamp.errors import ConfigError
+from vilamp.training.ranks import first_rank
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["offline", "online", "disabled"]
 MODES = get_args(Mode)
 
 
-def build_loggers(folder: Path, mode: Mode, project: str, config: dict[str, Any]) -> list[Logger]:
-    """``metrics.csv`` in the run's folder, and a W&B run beside it.
+@contextmanager
+def open_loggers(
+    folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]
+) -> Iterator[list[Logger]]:
+    """``metrics.csv`` in the run's folder, and a W&B run beside it, both finished whatever happens.
+
+    Without a network or a key the W&B run is an offline one, and a warning says so.
+
+    Args:
+        folder: the run's.
+        mode: of W&B.
+        project: of W&B.
+        timeout: seconds to wait for W&B's server, when the run begins and again when it ends.
+        config: shown in W&B.
 
     Raises:
-        ConfigError: ``mode`` is none of :data:`MODES`.
+        ConfigError: ``mode`` is none of :data:`MODES`, or ``timeout`` is not positive.
     """
     if mode not in MODES:
         raise ConfigError(f"logger.mode={mode} must be one of {', '.join(MODES)}")
+    if not isinstance(timeout, int | float) or not timeout > 0:
+        raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
     loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if mode != "disabled":
-        import wandb  # takes a second, which a run without it should not pay
+    if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
+        loggers.append(WandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
+    with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
+        ended_well: list[bool] = []
+        for logger in loggers:
+            closing.callback(_finish, logger, ended_well, timeout)
+        yield loggers
+        ended_well.append(True)
 
-        settings = wandb.Settings(silent=True, console="off")
-        run = wandb.init(project=project, dir=str(folder), mode=mode, config=config, settings=settings)
-        loggers.append(WandbLogger(experiment=run))
-    return loggers
+
+def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any:
+    import wandb  # takes a second, which a run without it should not pay
+
+    settings = wandb.Settings(
+        silent=True, console="off", init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True
+    )
+    try:
+        return wandb.init(project=project, dir=str(folder), mode=mode, config=config, settings=settings)
+    except wandb.Error as error:
+        if mode != "online":
+            raise
+        reason = str(error).partition("\n")[0]
+        log.warning(
+            "W&B cannot be used now, so this run is logged offline (%s: %s). Afterwards `wandb sync "
+            "%s/wandb/offline-run-*` sends it. For later runs: `wandb login`, the network, or a larger "
+            "logger.timeout=%g (seconds)",
+            type(error).__name__, reason, folder, timeout,
+        )  # fmt: skip
+    return _wandb_run(folder, "offline", project, timeout, config)
+
+
+def _finish(logger: Logger, ended_well: list[bool], timeout: float) -> None:
+    """Write what is not written yet; ``ended_well`` is empty where the run failed."""
+    failed = not ended_well
+    logger.finalize("failed" if failed else "success")
+    if not isinstance(logger, WandbLogger):
+        return
+    folder = logger.experiment.settings.sync_dir
+    try:
+        logger.experiment.finish(exit_code=int(failed))
+    except TimeoutError:
+        log.warning(
+            "W&B did not take everything within logger.timeout=%g seconds; `wandb sync %s` sends the rest",
+            timeout, folder,
+        )  # fmt: skip
 
 
 def log_picture(loggers: list[Logger], name: str, file: Path, caption: str) -> None:

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
-import torch.distributed as dist
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from vilamp.models.video_lm import Output
 from vilamp.samples import Batch
+from vilamp.training.ranks import gather
 
 
-def keyframe_recall(batch: Batch, output: Output, index: int) -> float | None:
-    """Share of a question's evidence spans in which a keyframe lies; None where the file names no evidence."""
+@dataclass(frozen=True)
+class Recall:
+    """What became of a question's evidence spans.
+
+    Attributes:
+        hit: spans in which a keyframe lies.
+        missed: spans in which frames were sampled and no keyframe lies.
+        unsampled: spans in which no frame was sampled, so that no selector could have hit them.
+    """
+
+    hit: int
+    missed: int
+    unsampled: int
+
+    @property
+    def share(self) -> float | None:
+        """Of the spans that could be hit, those that were; None where there is none."""
+        sampled = self.hit + self.missed
+        return self.hit / sampled if sampled else None
+
+
+def keyframe_recall(batch: Batch, output: Output, index: int) -> Recall | None:
+    """Whether keyframes lie in a question's evidence spans; None where the file names no evidence."""
     question, selection = batch.questions[index], output.selections[index]
     if selection is None or not question.source.evidence:
         return None
-    times = batch.videos[batch.video_of[index]].timestamps[selection.keyframes.cpu()]
-    hits = [bool(((times >= start) & (times < end)).any()) for start, end in question.source.evidence]
-    return sum(hits) / len(hits)
+    times = batch.videos[batch.video_of[index]].timestamps
+    chosen = times[selection.keyframes.cpu()]
+    within = [
+        tuple(bool(((of >= start) & (of < end)).any()) for of in (chosen, times))
+        for start, end in question.source.evidence
+    ]
+    kinds = Counter(within)
+    return Recall(hit=kinds[True, True], missed=kinds[False, True], unsampled=kinds[False, False])
 
 
 class QuestionMetrics:
-    """Sums over questions, and their means when an epoch ends.  Every number is a mean over questions of all ranks."""
+    """Sums over the questions of an epoch and of all ranks: means over questions, and counts."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
+        self.weights: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
 
     def add(self, name: str, value: float, weight: float = 1.0) -> None:
         """Add a value to a mean."""
         self.sums[name] += value * weight
-        self.counts[name] += weight
+        self.weights[name] += weight
 
     def update(self, batch: Batch, output: Output) -> None:
-        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens."""
+        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens.
+
+        ``keyframe_recall`` is the mean over questions of the share of evidence spans in which a keyframe lies.  A span
+        in which no frame was sampled takes no part, and is counted in ``evidence_unsampled``.
+        """
         if output.answer_tokens:
             self.add("loss", output.loss.item(), output.answer_tokens)
         for index, (question, exact) in enumerate(zip(batch.questions, output.exact.tolist(), strict=True)):
@@ -43,20 +75,22 @@ class QuestionMetrics:
                 self.add("visual_tokens", output.visual_tokens[index])
             recall = keyframe_recall(batch, output, index)
             if recall is not None:
-                self.add("keyframe_recall", recall)
+                self.counts["evidence_unsampled"] += recall.unsampled
+                if recall.share is not None:
+                    self.add("keyframe_recall", recall.share)
 
     def compute(self) -> dict[str, float]:
-        """The means, gathered over all ranks, and a fresh start."""
-        parts = [(dict(self.sums), dict(self.counts))]
-        if dist.is_available() and dist.is_initialized():
-            gathered: list[tuple[dict[str, float], dict[str, float]] | None] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, parts[0])
-            parts = [part for part in gathered if part is not None]
-        sums: dict[str, float] = defaultdict(float)
-        counts: dict[str, float] = defaultdict(float)
-        for part_sums, part_counts in parts:
-            for name in part_sums:
-                sums[name] += part_sums[name]
-                counts[name] += part_counts[name]
+        """The means and counts, gathered over all ranks, and a fresh start."""
+        parts = gather((dict(self.sums), dict(self.weights), dict(self.counts)))
+        sums, weights, counts = (_total(kind) for kind in zip(*parts, strict=True))
         self.__init__()  # type: ignore[misc]
-        return {name: sums[name] / counts[name] for name in sorted(sums)}
+        means = {name: sums[name] / weights[name] for name in sums}
+        return dict(sorted((means | counts).items()))
+
+
+def _total(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for part in parts:
+        for name, value in part.items():
+            total[name] += value
+    return dict(total)

@@ -20,7 +20,8 @@ class VideoQA(LightningModule):
     Args:
         model: the whole model.
         optim: which parts train, and how fast.
-        config: the run's configuration in plain containers; it goes into every checkpoint.
+        config: the run's configuration in plain containers, from :func:`vilamp.build.portable`; it goes into every
+            checkpoint.
     """
 
     def __init__(self, model: VideoLM, optim: PartwiseAdamW, config: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # the error alone: nothing is unpickled but what weights_only allows
@@ -13,13 +13,14 @@ from typing import Any, cast
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain
+from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain, portable
 from vilamp.data.module import VideoDataModule
+from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
@@ -28,8 +29,10 @@ from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.console import without_remarks
-from vilamp.training.loggers import build_loggers, log_picture
+from vilamp.training.interrupt import told_interrupts
+from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
+from vilamp.training.ranks import first_rank
 from vilamp.training.timeline import draw_timeline
 
 MAX_ANSWER_TOKENS = 32
@@ -78,11 +81,13 @@ def train(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: something in the configuration does not exist or does not fit together.
         DataError: the data cannot be used at all.
+        OutputError: a full disk, or a folder that cannot be written.
+        Interrupted: Ctrl-C.
     """
     parts = _prepare(cfg)
     parts.data.require("train")
-    with without_remarks(), _loggers(cfg, parts) as loggers:
-        best = _best_checkpoint(parts)
+    best = _best_checkpoint(parts)
+    with _told(parts, best), without_remarks(), _loggers(cfg, parts) as loggers:
         trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, best, RichProgressBar()])
         if parts.data.validates:
             trainer.validate(parts.module, parts.data, verbose=False)
@@ -124,6 +129,8 @@ def evaluate(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: no such checkpoint, or it does not fit.
         DataError: the data cannot be used at all.
+        OutputError: a full disk, or a folder that cannot be written.
+        Interrupted: Ctrl-C.
     """
     path = Path(str(cfg.checkpoint))
     if not path.is_file():
@@ -141,6 +148,8 @@ def evaluate(cfg: DictConfig) -> Run:
             "the variant changes nothing by itself: selector, merger and model are those of the checkpoint's run; name "
             "the one that is to follow the variant as well, for instance selector=differential"
         )
+    # A path of the training run's own invention stays; all others are those of where the evaluation runs.
+    named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
     for key, value in named.items():
         merged[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
@@ -150,7 +159,7 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.data.require("val")
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    with without_remarks(), _loggers(merged, parts) as loggers:
+    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
@@ -181,13 +190,16 @@ def _prepare(cfg: DictConfig) -> _Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    if first_rank():
+        with writing_to({folder: RUN_FOLDER}):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     model = build_model(cfg)
-    if model.init_report is not None:
-        _tell(model.init_report, cfg.init.path, folder)
+    if model.init_report is not None and first_rank():
+        with writing_to({folder: RUN_FOLDER}):
+            _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
-    module = VideoQA(model, build_optim(cfg), config)
+    module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     return _Parts(
         module=module,
@@ -206,6 +218,25 @@ def _tell(report: Report, path: str, folder: Path) -> None:
         f"init: {len(report.filled)} parameters from {path}, {len(report.kept)} kept, "
         f"{len(report.left_out)} of its tensors left out; see {folder / 'init.json'}"
     )
+
+
+@contextmanager
+def _told(parts: _Parts, checkpoints: ModelCheckpoint | None = None) -> Iterator[None]:
+    """Within this, Ctrl-C and what the disk refuses end in one message."""
+
+    def remains() -> str:
+        last = checkpoints and (checkpoints.last_model_path or checkpoints.best_model_path)
+        what = f"the last checkpoint is {last}" if last else "there is no checkpoint"
+        return f"{what}, what was logged is in {parts.folder}"
+
+    data = Path(parts.module.config["paths"]["data_dir"])
+    with told_interrupts(remains), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
+        yield
+
+
+def _loggers(cfg: DictConfig, parts: _Parts) -> AbstractContextManager[list[Logger]]:
+    node = cfg.logger
+    return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg))
 
 
 def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
@@ -255,18 +286,3 @@ def _draw(parts: _Parts) -> Path | None:
         draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
         return file
     return None
-
-
-@contextmanager
-def _loggers(cfg: DictConfig, parts: _Parts) -> Iterator[list[Logger]]:
-    """The run's loggers, finished whatever happens, so that the next run of this process starts with new ones."""
-    loggers = build_loggers(parts.folder, cfg.logger.mode, cfg.logger.project, parts.module.config)
-    failed = True
-    try:
-        yield loggers
-        failed = False
-    finally:
-        for logger in loggers:
-            logger.finalize("failed" if failed else "success")
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish(exit_code=int(failed))

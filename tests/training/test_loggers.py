@@ -1,0 +1,78 @@
+"""W&B without its server: the run goes on, and is logged offline."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import WandbLogger
+
+from vilamp.errors import ConfigError
+from vilamp.training.loggers import _finish, open_loggers
+
+ONLINE = """
+import logging, os, sys
+from pathlib import Path
+import wandb
+from vilamp.training.console import without_remarks
+from vilamp.training.loggers import open_loggers
+
+logging.basicConfig(level=logging.WARNING)
+for folder, key in (("no key", None), ("no network", "0" * 40)):
+    if key is not None:
+        wandb.teardown()  # it has looked at the environment before
+        os.environ["WANDB_API_KEY"] = key
+    with without_remarks(), open_loggers(Path(sys.argv[1], folder), "online", "some", 1, {"seed": 0}) as loggers:
+        for logger in loggers:
+            logger.log_metrics({"train/loss": 1.5}, step=0)
+"""
+
+
+def test_online_without_network_or_key_is_an_offline_run_and_said_once(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path / "home")}
+    for folder in ("no key", "no network"):
+        (tmp_path / folder).mkdir()
+    # A process of its own, since wandb keeps a key for the whole process; without a terminal it asks for none.
+    command = [sys.executable, "-c", ONLINE, str(tmp_path)]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("WARNING:vilamp")]
+    assert len(told) == 2, done.stderr
+    for line, folder, reason in zip(told, ("no key", "no network"), ("No API key", "CommError"), strict=True):
+        assert reason in line and f"wandb sync {tmp_path}/{folder}/wandb/offline-run-*" in line
+        assert "wandb login" in line and "logger.timeout=1" in line
+        assert "1.5" in (tmp_path / folder / "metrics.csv").read_text()
+        runs = list((tmp_path / folder / "wandb").glob("offline-run-*/*.wandb"))
+        assert len(runs) == 1 and b"train/loss" in runs[0].read_bytes()
+
+
+def test_a_server_that_is_gone_at_the_end_is_waited_for_no_longer_than_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Unsent:
+        """A W&B run that behaves as one whose upload does not end within ``finish_timeout``."""
+
+        class settings:  # noqa: N801
+            sync_dir = "wandb/run-1"
+
+        def finish(self, exit_code: int) -> None:
+            raise TimeoutError("Timed out finishing run.")
+
+    with caplog.at_level(logging.WARNING):
+        logger: Any = WandbLogger.__new__(WandbLogger)
+        logger._experiment, logger._checkpoint_callbacks = Unsent(), {}
+        _finish(logger, [True], 3)
+    assert "logger.timeout=3 seconds; `wandb sync wandb/run-1` sends the rest" in caplog.text
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
+def test_a_timeout_that_cannot_be_is_named(timeout: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"logger\.timeout="), open_loggers(tmp_path, "offline", "some", timeout, {}):
+        pass

@@ -1,0 +1,57 @@
+"""Two processes of one run, which meet over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from own_shards import draw_clip, write_shard
+
+import vilamp
+from vilamp.data.order import epoch_order
+
+ROOT = Path(vilamp.__file__).parents[1]
+LEFT = {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "quarantine.jsonl", "timeline.png", "wandb"}
+
+
+def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once(tmp_path: Path) -> None:
+    asked, clip = [{"question": "what is it?", "answer": "grey"}], draw_clip()
+    broken = clip[: len(clip) // 3]
+    # The order of epoch 0 gives its places to the ranks in turn: four to the first and three to the second, which sees
+    # text where the other has videos, and in the last step nothing at all.
+    kinds = ["video", "text", "broken", "text", "video", "broken", "video"]
+    samples = {
+        int(number): (f"{place}-{kind}", asked, {"video": clip, "broken": broken, "text": None}[kind])
+        for place, (number, kind) in enumerate(zip(epoch_order(7, 0, 0), kinds, strict=True))
+    }
+    write_shard(tmp_path / "train.tar", [samples[i] for i in range(7)])
+    write_shard(tmp_path / "val.tar", [("v0", asked, clip), ("v1-broken", asked, broken), ("v2", asked, clip)])
+    settings = ["data=shards", f"data.train={tmp_path}/train.tar", f"data.val={tmp_path}/val.tar", "data.num_workers=0"]
+    settings += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
+    settings += ["trainer.devices=2", "+trainer.strategy=ddp"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, ROOT / "tests" / "training" / "ranked.py", str(tmp_path), *settings],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,  # ranks that wait for each other would do so for half an hour
+    )
+    assert done.returncode == 0, done.stderr
+
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys() and first["steps"] == 4
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    (folder,) = (tmp_path / "runs").glob("*/*")  # the second rank has made none of its own
+    assert {path.name for path in folder.iterdir()} >= LEFT
+    assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+    rows = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
+    assert sorted(row["key"] for row in rows) == ["2-broken", "5-broken", "v1-broken"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["data/skipped"] == metrics["data/skipped/decode"] == 3
+    assert metrics["visual_tokens"] > 0 and metrics["val/accuracy/other"] in (0, 0.5, 1)

@@ -1,0 +1,60 @@
+"""What a disk can refuse, as errors that a user can mend.
+
+The standard library only: the command line makes a run's folder before it needs torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from vilamp.errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+
+RUN_FOLDER = "paths.output_root (or hydra.run.dir)"
+"""The settings that say where a run writes."""
+
+
+@contextmanager
+def writing_to(folders: Mapping[Path, str]) -> Iterator[None]:
+    """Within this, a full disk and a folder that cannot be written are the user's to mend; other errors stay.
+
+    Args:
+        folders: folder that is written to -> the setting that names it.
+
+    Raises:
+        OutputError: in place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        told = explain(error, folders)
+        if told is None:
+            raise
+        raise told from error
+
+
+def explain(error: OSError, folders: Mapping[Path, str]) -> OutputError | None:
+    """The error in the user's words, None where it is about neither a full disk nor one of the folders."""
+    file = None if error.filename is None else Path(str(error.filename)).absolute()
+    settings = [setting for folder, setting in folders.items() if file is not None and _related(file, folder)]
+    if error.errno in _FULL:
+        where = file or ", ".join(map(str, folders))
+        wanted = " or ".join(dict.fromkeys(settings or folders.values()))
+        return OutputError(
+            f"{error.strerror} while writing to {where}; make room there, or set {wanted} to a folder on another disk "
+            f"(files on their way are in {tempfile.gettempdir()}, which TMPDIR sets)"
+        )
+    if error.errno in _REFUSED and settings:
+        return OutputError(f"cannot write {file}: {error.strerror}; set {settings[0]} to a folder that can be written")
+    return None
+
+
+def _related(file: Path, folder: Path) -> bool:
+    """Whether the file is in the folder, or is one of those that the folder is in."""
+    return file.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(file)
