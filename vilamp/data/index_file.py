@@ -16,6 +16,7 @@ from typing import Any
 
 from vilamp.data.bounded_json import parse_json
 from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum
+from vilamp.data.sources import PIPE, partial_path, read_whole
 from vilamp.data.tar_listing import BLOCK, Member, is_safe_name
 from vilamp.samples import Skip
 
@@ -70,8 +71,9 @@ class IndexFile:
 
 
 def index_path(shard: str | Path) -> str:
-    """Where the index of a shard lies."""
-    return f"{shard}{SUFFIX}"
+    """Where the index of a shard lies; of a web address, what stands behind its ``?`` stays there."""
+    address, mark, query = str(shard).partition("?") if str(shard).startswith("http") else (str(shard), "", "")
+    return f"{address}{SUFFIX}{mark}{query}"
 
 
 def to_bytes(file: IndexFile) -> bytes:
@@ -96,11 +98,6 @@ def _line(fields: dict[str, Any]) -> bytes:
     return text.encode(errors="backslashreplace") + b"\n"
 
 
-def partial_path(path: str | Path) -> Path:
-    """Where this process writes a file before it gets its name."""
-    return Path(f"{path}.partial-{os.getpid()}")
-
-
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that it is whole and on the disk, or not there."""
     partial = partial_path(path)
@@ -117,14 +114,13 @@ def read_index(shard: str) -> IndexFile | None:
     Raises:
         BadIndexError: too large, damaged, or not an index.
     """
-    try:
-        with Path(index_path(shard)).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
+    if shard.startswith(PIPE):
         return None
+    try:
+        content = read_whole(index_path(shard), MAX_BYTES + 1)
     except OSError as error:
         raise BadIndexError(str(error)) from error
-    return parse_index(content, shard)
+    return None if content is None else parse_index(content, shard)
 
 
 def parse_index(content: bytes, shard: str) -> IndexFile:

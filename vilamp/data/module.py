@@ -38,6 +38,8 @@ class VideoDataModule(LightningDataModule):
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
         max_questions: about one training video in one epoch; None asks all.
+        allow_pipe: a shard may be the output of a command.
+        cache_dir: where copies go of shards that are no local files and have no index.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
 
@@ -60,6 +62,8 @@ class VideoDataModule(LightningDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         max_questions: int | None = None,
+        allow_pipe: bool = False,
+        cache_dir: str | Path = "data/remote",
         seed: int = 0,
         *,
         encode: EncodeQuestion,
@@ -72,7 +76,12 @@ class VideoDataModule(LightningDataModule):
             raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
         given = {"train": train, "val": val}
         # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
-        self.given = {split: expand_patterns(p, f"data.{split}") for split, p in given.items() if p is not None}
+        self.given = {
+            split: expand_patterns(patterns, f"data.{split}", remote=True, allow_pipe=allow_pipe)
+            for split, patterns in given.items()
+            if patterns is not None
+        }
+        self.cache_dir = Path(cache_dir)
         self.generate = generate
         self.frames = FrameSettings(fps, max_frames, frame_size)
         self.batch_size = batch_size
@@ -109,7 +118,8 @@ class VideoDataModule(LightningDataModule):
         """Find the shards and index them.
 
         Raises:
-            DataError: there is no sample at all.
+            DataError: there is no sample at all, or a server or a command does not give a shard.
+            OutputError: ``cache_dir`` cannot be written.
         """
         if self.indices:
             return
@@ -123,7 +133,7 @@ class VideoDataModule(LightningDataModule):
                 "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
                 "was remembered, not what was learnt", len(shared), shared[0]
             )  # fmt: skip
-        self.indices = {split: index_shards(files, f"data.{split}") for split, files in shards.items()}
+        self.indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled anew in every epoch."""

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import xxhash
 
 from vilamp.data.annotations import VIDEO_EXTENSIONS, Annotation
+from vilamp.data.sources import SourceError, read_range
 from vilamp.data.tar_listing import Member
 from vilamp.samples import Skip, SkipSample
 
@@ -40,11 +41,12 @@ class ShardSample:
     """One ``<key>.json`` of a shard and what stands beside it.
 
     Attributes:
-        shard: path of the tar.
+        shard: path or URL of the tar, or the command that writes it.
         key: the member's name without ``.json``.
         members: extension (``json``, ``mp4`` ...) -> place.
         checksums: extension -> :func:`checksum` of the member; empty where there is no index.
         seconds: length of the video, None where there is no index, no video, or one that cannot be read.
+        copy: the local file that is read in its place; empty where it is read itself.
     """
 
     shard: str
@@ -52,13 +54,15 @@ class ShardSample:
     members: dict[str, Member]
     checksums: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    copy: str = ""
 
     def read(self, extension: str, most: int = MAX_MEMBER_BYTES) -> bytes:
         """The bytes of one member, of which there may be ``most``.
 
         Raises:
-            SkipSample: ``missing_member``, ``too_large``, ``damaged_shard`` where the file has become shorter since, or
-                ``checksum`` where its bytes are no longer those of the index.
+            SkipSample: ``missing_member``, ``too_large``, ``damaged_shard`` where the file has become shorter since,
+                ``unreachable`` where a server does not answer, or ``checksum`` where the bytes are no longer those of
+                the index.
         """
         member = self.members.get(extension)
         if member is None:
@@ -67,9 +71,9 @@ class ShardSample:
         if member.size > most:
             raise SkipSample("too_large", f"{self.key}.{extension} has {member.size} bytes, {most} are allowed")
         try:
-            with open(self.shard, "rb") as file:  # noqa: PTH123  (pathlib takes a third of the time of a small member)
-                file.seek(member.offset)
-                source = file.read(member.size)
+            source = read_range(self.copy or self.shard, member.offset, member.size)
+        except SourceError as error:
+            raise SkipSample("unreachable", f"{self.key}.{extension}: {error}") from error
         except OSError as error:
             raise SkipSample("damaged_shard", f"{self.key}.{extension}: {error}") from error
         if len(source) != member.size:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vilamp.data.index_file import BadIndexError, read_index
 from vilamp.data.shard_sample import ShardIndex, ShardSample
+from vilamp.data.sources import SourceError, fetch, is_local, size_in_place
 from vilamp.data.tar_listing import Member, list_tar
 from vilamp.errors import DataError
 from vilamp.samples import Skip
@@ -19,13 +23,31 @@ from vilamp.samples import Skip
 log = logging.getLogger(__name__)
 
 
-def index_shards(shards: Sequence[str], setting: str) -> ShardIndex:
+SERVERS_ASKED = 8
+"""Shards that are looked at or copied at the same time, where they are not local."""
+
+
+def index_shards(shards: Sequence[str], setting: str, cache_dir: Path | None = None) -> ShardIndex:
     """Index shards.
 
+    Args:
+        shards: paths; with ``cache_dir`` also URLs and commands.
+        setting: the configuration key that names them, for messages.
+        cache_dir: where copies go of those that cannot be read in place.
+
     Raises:
-        DataError: there is no sample in any of them.
+        DataError: one cannot be reached, or there is no sample in any of them.
+        OutputError: ``cache_dir`` cannot be written.
     """
-    indices = [index_shard(shard) for shard in shards]
+    look = partial(index_shard, cache_dir=cache_dir)
+    try:
+        if all(map(is_local, shards)):
+            indices = list(map(look, shards))
+        else:
+            with ThreadPoolExecutor(SERVERS_ASKED) as pool:
+                indices = list(pool.map(look, shards))
+    except SourceError as error:
+        raise DataError(f"{setting}: {error}") from error
     walked = [shard for shard, index in zip(shards, indices, strict=True) if not index.verified]
     if walked:
         log.warning(
@@ -44,24 +66,32 @@ def index_shards(shards: Sequence[str], setting: str) -> ShardIndex:
     return ShardIndex(samples, skips, verified=not walked)
 
 
-def index_shard(shard: str) -> ShardIndex:
+def index_shard(shard: str, cache_dir: Path | None = None) -> ShardIndex:
     """The samples of one shard: those of the index beside it, or, where there is none, those that a walk finds.
 
     With an index, each of its samples can be read with its own bytes or is skipped when it is read, whatever has become
     of the shard.  A shard of another size than the index says is counted as ``stale_index``: what was added to it is
     not read.  An index that cannot be used is counted as ``bad_index``, and the shard is walked.
+
+    Raises:
+        SourceError: a URL or a command does not give the shard.
+        OutputError: a copy of it is needed, and ``cache_dir`` cannot be written.
     """
+    unusable = []
     try:
         file = read_index(shard)
     except BadIndexError as error:
-        walked = walk_shard(shard)
-        why = f"{error}; the shard is read without it"
-        return ShardIndex(walked.samples, [Skip("", shard, "bad_index", why), *walked.skips])
+        file = None
+        unusable = [Skip("", shard, "bad_index", f"{error}; the shard is read without it")]
+    there = None if file is None or is_local(shard) else size_in_place(shard)
+    copy = _copy(shard, cache_dir) if there is None and not is_local(shard) else ""
     if file is None:
-        return walk_shard(shard)
-    index = ShardIndex(file.index.samples, list(file.index.skips), verified=True)
+        walked = walk_shard(shard, copy)
+        return ShardIndex(walked.samples, [*unusable, *walked.skips])
+    samples = [replace(sample, copy=copy) for sample in file.index.samples] if copy else file.index.samples
+    index = ShardIndex(samples, list(file.index.skips), verified=True)
     try:
-        size = Path(shard).stat().st_size
+        size = Path(copy or shard).stat().st_size if there is None else there
     except OSError as error:
         index.skips.append(Skip("", shard, "damaged_shard", str(error)))
         return index
@@ -75,13 +105,20 @@ def index_shard(shard: str) -> ShardIndex:
     return index
 
 
-def walk_shard(shard: str) -> ShardIndex:
+def _copy(shard: str, cache_dir: Path | None) -> str:
+    if cache_dir is None:
+        raise SourceError(f"{shard} is no local file, and cannot be read without a copy here")
+    return fetch(shard, cache_dir)
+
+
+def walk_shard(shard: str, copy: str = "") -> ShardIndex:
     """Index one tar by its headers: every ``<key>.json`` is a sample, with all members named ``<key>.<extension>``.
 
     For ``a.b.json`` and ``a.b.v1.mp4`` the key is ``a.b`` and the extension ``v1.mp4``: a member belongs to the longest
-    key that fits it.  So a dot in a name does no harm, and for names without one the keys are WebDataset's own.
+    key that fits it.  So a dot in a name does no harm, and for names without one the keys are WebDataset's own.  With
+    ``copy``, that local file is walked over and read in its place.
     """
-    listing = list_tar(shard)
+    listing = list_tar(copy or shard)
     skips = [Skip(name, shard, reason, detail) for name, reason, detail in listing.refused]
     if listing.damage is not None:
         skips.append(Skip("", shard, "damaged_shard", f"{listing.damage}; what comes behind is lost"))
@@ -108,7 +145,7 @@ def walk_shard(shard: str) -> ShardIndex:
         )
     for key, names in orphans.items():
         skips.append(Skip(key, shard, "missing_member", f"no {key}.json for {', '.join(names[:5])}"))
-    samples = [ShardSample(shard, key, places) for key, places in members.items() if key not in repeated]
+    samples = [ShardSample(shard, key, places, copy=copy) for key, places in members.items() if key not in repeated]
     return ShardIndex(samples, skips)
 
 

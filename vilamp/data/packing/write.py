@@ -13,7 +13,6 @@ from vilamp.data.index_file import (
     LeftOut,
     index_path,
     parse_index,
-    partial_path,
     read_index,
     to_bytes,
     write_atomically,
@@ -21,6 +20,7 @@ from vilamp.data.index_file import (
 from vilamp.data.packing.indexing import video_seconds
 from vilamp.data.packing.plan import PlannedSample, PlannedShard
 from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum
+from vilamp.data.sources import partial_path
 from vilamp.data.tar_listing import BLOCK, Member
 from vilamp.errors import DataError
 from vilamp.samples import SkipSample
