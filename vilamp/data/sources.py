@@ -31,7 +31,7 @@ ATTEMPTS = 3
 """How often a server is asked before it counts as out of reach."""
 _FIRST_WAIT = 0.5
 """Seconds between the first two attempts; each further wait is four times as long."""
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError)
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 """Answers that asking again does not change."""
 
 
@@ -92,6 +92,7 @@ def size_in_place(url: str) -> int | None:
         with system.open(name, "rb", block_size=512, cache_type="none") as file:
             size: int | None = getattr(file, "size", None)
             if size:
+                file.seek(size - 1)  # any server can send the first
                 try:
                     file.read(1)
                 except ValueError:  # fsspec's word for a server that ignores the range
@@ -130,6 +131,8 @@ def fetch(shard: str, folder: Path) -> str:
     with writing_to({folder: SETTING}):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
+            for half in folder.glob(f"{path.name}.partial-*"):  # whoever was killed over it
+                half.unlink()
             if not path.exists():
                 log.info("copying %s to %s", shard, path)
                 _copy(shard, path, size)
@@ -181,16 +184,20 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
     Raises:
         SourceError: all attempts failed, for whatever reason.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            from fsspec.core import url_to_fs  # what reads local files only goes without
+    from fsspec.core import url_to_fs  # what reads local files only goes without
 
-            system, name = url_to_fs(url)
+    try:
+        system, name = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{url} cannot be read: {error}") from error
+    attempt = 0
+    while True:
+        try:
             return call(system, name)
         except Exception as error:  # each file system has exceptions of its own
-            if attempt == ATTEMPTS - 1 or isinstance(error, _FINAL):
+            attempt += 1
+            if attempt == ATTEMPTS or isinstance(error, _FINAL):
                 root = error.__cause__ or error
                 raise SourceError(f"{url} cannot be read: {type(root).__name__}: {str(root)[:300]}") from error
             log.info("%s: %s; asked again", url, error)
-            time.sleep(_FIRST_WAIT * 4**attempt)
-    raise AssertionError("unreachable")
+            time.sleep(_FIRST_WAIT * 4 ** (attempt - 1))
