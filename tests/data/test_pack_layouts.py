@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,22 @@ def test_what_cannot_be_read_at_all_is_an_error(
         read_annotations(tmp_path / name, **options)
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path) -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        (tmp_path / "q.parquet").write_bytes(b"PAR1")
-        with pytest.raises(DataError, match=r"needs pyarrow.*vilamp-lightning\[parquet\]"):
-            read_annotations(tmp_path / "q.parquet")
-    else:
-        from pyarrow import Table, parquet
+def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import Table, parquet
 
-        parquet.write_table(Table.from_pylist([CHOICE]), tmp_path / "q.parquet")
-        assert read_annotations(tmp_path / "q.parquet").rows[0].questions[0]["question"] == ASKED
+    parquet.write_table(Table.from_pylist([CHOICE]), tmp_path / "q.parquet")
+    assert read_annotations(tmp_path / "q.parquet").rows[0].questions[0]["question"] == ASKED
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
+        read_annotations(tmp_path / "bad.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # importing it then fails as if it were not there
+    (tmp_path / "q.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"needs pyarrow.*vilamp-lightning\[parquet\]"):
+        read_annotations(tmp_path / "q.parquet")
 
 
 VALUES = st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.sampled_from("AaBE") | st.text(max_size=4)
