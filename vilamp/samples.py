@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # packing and inspecting shards goes without torch
+    from torch import Tensor
 
 IGNORED = -100
 """The label of a token that takes no part in the loss (torch's own default)."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vilamp.data import annotations, shards
+from vilamp import cli
+from vilamp.data import annotations, shard_sample
 from vilamp.data.annotations import parse_annotation
 from vilamp.data.decode import REASONS, VideoReader
 from vilamp.data.frames import FrameSettings
@@ -79,6 +80,27 @@ def test_plain_tar_writes_a_shard(clip: bytes, tmp_path: Path) -> None:
     _check("my/train-*.tar")
 
 
+def test_the_commands_pack_a_set_that_is_read(clip: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "videos").mkdir()
+    turns = [{"from": "human", "value": "<image>\nWhat colour is the cup?"}, {"from": "gpt", "value": "green"}]
+    rows = []
+    for number in (1, 2):
+        (tmp_path / f"videos/kitchen-000{number}.mp4").write_bytes(clip)
+        rows.append({"video": f"kitchen-000{number}.mp4", "conversations": turns})
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    for line in _example("pack").splitlines():
+        program, *arguments = line.split()
+        assert program == "vilamp"
+        assert cli.main(arguments) == 0, capsys.readouterr()
+    for name in ("train", "val"):
+        _check(f"my/{name}-*.tar")
+    assert cli.main(["pack", "--check", "my"]) == 0
+    listed = README.partition("`my` then holds")[2].partition("More than")[0]
+    for path in (tmp_path / "my").glob("train*"):
+        assert path.suffix == ".lock" or f"`{path.name}`" in listed
+
+
 def test_every_reason_is_explained() -> None:
     folder = ROOT / "vilamp"
     code = "".join(
@@ -93,5 +115,5 @@ def test_every_reason_is_explained() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    assert shards.MAX_MEMBER_BYTES == 4 << 30 and "more than 4 GiB" in README
+    assert shard_sample.MAX_MEMBER_BYTES == 4 << 30 and "more than 4 GiB" in README
     assert annotations.MAX_BYTES == 1 << 20 and "more than 1 MiB" in README

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import Members, write_tar
 
-from vilamp.data.shards import ShardIndex, index_shard, index_shards
+from vilamp.data.shard_sample import ShardIndex
+from vilamp.data.shards import index_shard, index_shards
 from vilamp.errors import DataError
 from vilamp.samples import SkipSample
 

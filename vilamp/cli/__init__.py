@@ -14,6 +14,12 @@ COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
     "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
+    "pack": (
+        "vilamp.cli.pack",
+        "make shards of your videos: vilamp pack questions.json --videos DIR --out DIR",
+    ),
+    "index": ("vilamp.cli.index", "make the index for shards that others wrote: vilamp index 'my/*.tar'"),
+    "inspect": ("vilamp.cli.inspect", "show what is in a shard: vilamp inspect my/train-000000.tar"),
     "plugins": ("vilamp.cli.plugins", "list the selectors, mergers and other parts that can be selected"),
 }
 """Name -> (module with ``main(argv, prog) -> exit code``, one line of help)."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from vilamp.data.bounded_json import parse_json
 from vilamp.samples import Question, SkipSample
 
 MAX_BYTES = 1 << 20
@@ -17,6 +17,8 @@ MAX_TEXT = 100_000
 MAX_NAME = 64
 """Characters of a kind and of a video's extension."""
 MAX_SECONDS = 10**9
+VIDEO_EXTENSIONS = frozenset({"mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mpg", "mpeg", "flv", "wmv", "ogv"})
+"""By which a video is recognised that nothing names."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ def parse_annotation(source: bytes) -> Annotation:
         SkipSample: ``bad_json``, naming the field and what it holds.
     """
     try:
-        root = json.loads(source)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        root = parse_json(source)
+    except ValueError as error:  # UnicodeDecodeError is one
         raise SkipSample("bad_json", f"{type(error).__name__}: {str(error)[:200]}") from error
     if not isinstance(root, dict):
         raise _bad("the file", "an object", root)

@@ -10,10 +10,8 @@ from torch.utils.data import Dataset
 from vilamp.data.annotations import MAX_BYTES, Annotation, parse_annotation
 from vilamp.data.decode import VideoReader
 from vilamp.data.order import Place, question_seed
-from vilamp.data.shards import ShardSample
+from vilamp.data.shard_sample import ShardSample
 from vilamp.samples import Batch, EncodedQuestion, EncodeQuestion, Question, Skip, SkipSample, Video
-
-VIDEO_EXTENSIONS = frozenset({"mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mpg", "mpeg", "flv", "wmv", "ogv"})
 
 
 @dataclass(frozen=True)
@@ -85,14 +83,8 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
 
 
 def _read_video(sample: ShardSample, annotation: Annotation, reader: VideoReader) -> Video | None:
-    if annotation.video is not None:
-        return reader.read(sample.read(annotation.video), sample.key, sample.shard)
-    forgotten = sorted(VIDEO_EXTENSIONS & sample.members.keys())
-    if forgotten:
-        # Asking about a video without showing it would train the model to guess.
-        name = f"{sample.key}.{forgotten[0]}"
-        raise SkipSample("bad_json", f'{name} stands beside a file without "video": "{forgotten[0]}"')
-    return None
+    extension = sample.video(annotation)
+    return None if extension is None else reader.read(sample.read(extension), sample.key, sample.shard)
 
 
 def questions_of_epoch(total: int, most: int | None, epoch: int) -> list[int]:

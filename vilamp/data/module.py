@@ -18,7 +18,8 @@ from vilamp.data.isolation import Budget
 from vilamp.data.needle import NeedleSet
 from vilamp.data.order import EpochBatches
 from vilamp.data.patterns import expand_patterns
-from vilamp.data.shards import ShardIndex, index_shards
+from vilamp.data.shard_sample import ShardIndex
+from vilamp.data.shards import index_shards
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
@@ -44,6 +45,8 @@ class VideoDataModule(LightningDataModule):
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
         max_questions: about one training video in one epoch; None asks all.
+        allow_pipe: a shard may be the output of a command.
+        cache_dir: where copies go of shards that are no local files and have no index.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
         decoder: reads the videos.
@@ -73,6 +76,8 @@ class VideoDataModule(LightningDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         max_questions: int | None = None,
+        allow_pipe: bool = False,
+        cache_dir: str | Path = "data/remote",
         seed: int = 0,
         *,
         encode: EncodeQuestion,
@@ -88,7 +93,12 @@ class VideoDataModule(LightningDataModule):
             raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
         given = {"train": train, "val": val}
         # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
-        self.given = {split: expand_patterns(p, f"data.{split}") for split, p in given.items() if p is not None}
+        self.given = {
+            split: expand_patterns(patterns, f"data.{split}", remote=True, allow_pipe=allow_pipe)
+            for split, patterns in given.items()
+            if patterns is not None
+        }
+        self.cache_dir = Path(cache_dir)
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
         self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
@@ -127,7 +137,8 @@ class VideoDataModule(LightningDataModule):
         """Find the shards and index them.
 
         Raises:
-            DataError: there is no sample at all.
+            DataError: there is no sample at all, or a server or a command does not give a shard.
+            OutputError: ``cache_dir`` cannot be written.
         """
         if self.indices:
             return
@@ -141,7 +152,7 @@ class VideoDataModule(LightningDataModule):
                 "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
                 "was remembered, not what was learnt", len(shared), shared[0]
             )  # fmt: skip
-        self.indices = {split: index_shards(files, f"data.{split}") for split, files in shards.items()}
+        self.indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled anew in every epoch."""

@@ -1,76 +1,60 @@
-"""The samples of WebDataset shards: which there are, and the bytes of one.
+"""The samples of WebDataset shards, by the index beside a shard or by a walk over the headers of the tar.
 
-An index is made from the tar headers; no member is read.  Everything that could be a sample is either in the index or
-in its list of skips.
+Either way no member is read.  Everything that could be a sample is among the samples or in the list of skips.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from vilamp.data.index_file import BadIndexError, read_index
+from vilamp.data.shard_sample import ShardIndex, ShardSample
+from vilamp.data.sources import SourceError, fetch, is_local, size_in_place
 from vilamp.data.tar_listing import Member, list_tar
 from vilamp.errors import DataError
-from vilamp.samples import Skip, SkipSample
+from vilamp.samples import Skip
 
-MAX_MEMBER_BYTES = 4 << 30
-"""A larger member is not read: a video is held in memory while it is decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSample:
-    """One ``<key>.json`` of a shard and what stands beside it.
-
-    Attributes:
-        shard: path of the tar.
-        key: the member's name without ``.json``.
-        members: extension (``json``, ``mp4`` ...) -> place.
-    """
-
-    shard: str
-    key: str
-    members: dict[str, Member]
-
-    def read(self, extension: str, most: int = MAX_MEMBER_BYTES) -> bytes:
-        """The bytes of one member, of which there may be ``most``.
-
-        Raises:
-            SkipSample: ``missing_member``, ``too_large``, or ``damaged_shard`` where the file has changed since.
-        """
-        member = self.members.get(extension)
-        if member is None:
-            others = ", ".join(f"{self.key}.{name}" for name in sorted(self.members)[:5])
-            raise SkipSample("missing_member", f"no {self.key}.{extension} in the shard; there is {others}")
-        if member.size > most:
-            raise SkipSample("too_large", f"{self.key}.{extension} has {member.size} bytes, {most} are allowed")
-        try:
-            with Path(self.shard).open("rb") as file:
-                file.seek(member.offset)
-                source = file.read(member.size)
-        except OSError as error:
-            raise SkipSample("damaged_shard", f"{self.key}.{extension}: {error}") from error
-        if len(source) != member.size:
-            raise SkipSample("damaged_shard", f"{self.key}.{extension}: {len(source)} of {member.size} bytes are there")
-        return source
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """The samples of some shards, in the order of the shards and of their members, and what is no sample."""
-
-    samples: list[ShardSample]
-    skips: list[Skip]
+SERVERS_ASKED = 8
+"""Shards that are looked at or copied at the same time, where they are not local."""
 
 
-def index_shards(shards: Sequence[str], setting: str) -> ShardIndex:
+def index_shards(shards: Sequence[str], setting: str, cache_dir: Path | None = None) -> ShardIndex:
     """Index shards.
 
+    Args:
+        shards: paths; with ``cache_dir`` also URLs and commands.
+        setting: the configuration key that names them, for messages.
+        cache_dir: where copies go of those that cannot be read in place.
+
     Raises:
-        DataError: there is no sample in any of them.
+        DataError: one cannot be reached, or there is no sample in any of them.
+        OutputError: ``cache_dir`` cannot be written.
     """
-    indices = [index_shard(shard) for shard in shards]
+    look = partial(index_shard, cache_dir=cache_dir)
+    try:
+        if all(map(is_local, shards)):
+            indices = list(map(look, shards))
+        else:
+            with ThreadPoolExecutor(SERVERS_ASKED) as pool:
+                indices = list(pool.map(look, shards))
+    except SourceError as error:
+        raise DataError(f"{setting}: {error}") from error
+    walked = [shard for shard, index in zip(shards, indices, strict=True) if not index.verified]
+    if walked:
+        log.warning(
+            "%s: %d of %d shard(s) have no usable index, for example %s: bytes that changed are not noticed as long as "
+            "they decode, and samples behind a damaged header are lost as one; `vilamp index` makes an index",
+            setting, len(walked), len(shards), walked[0],
+        )  # fmt: skip
     samples = [sample for index in indices for sample in index.samples]
     skips = [skip for index in indices for skip in index.skips]
     if not samples:
@@ -79,16 +63,62 @@ def index_shards(shards: Sequence[str], setting: str) -> ShardIndex:
         raise DataError(
             f"{setting}: no sample in {len(shards)} shard(s) from {shards[0]} on ({why or 'they are empty'}).{first}"
         )
-    return ShardIndex(samples, skips)
+    return ShardIndex(samples, skips, verified=not walked)
 
 
-def index_shard(shard: str) -> ShardIndex:
-    """Index one tar: every ``<key>.json`` is a sample, with all members named ``<key>.<extension>``.
+def index_shard(shard: str, cache_dir: Path | None = None) -> ShardIndex:
+    """The samples of one shard: those of the index beside it, or, where there is none, those that a walk finds.
+
+    With an index, each of its samples can be read with its own bytes or is skipped when it is read, whatever has become
+    of the shard.  A shard of another size than the index says is counted as ``stale_index``: what was added to it is
+    not read.  An index that cannot be used is counted as ``bad_index``, and the shard is walked.
+
+    Raises:
+        SourceError: a URL or a command does not give the shard.
+        OutputError: a copy of it is needed, and ``cache_dir`` cannot be written.
+    """
+    unusable = []
+    try:
+        file = read_index(shard)
+    except BadIndexError as error:
+        file = None
+        unusable = [Skip("", shard, "bad_index", f"{error}; the shard is read without it")]
+    there = None if file is None or is_local(shard) else size_in_place(shard)
+    copy = _copy(shard, cache_dir) if there is None and not is_local(shard) else ""
+    if file is None:
+        walked = walk_shard(shard, copy)
+        return ShardIndex(walked.samples, [*unusable, *walked.skips])
+    samples = [replace(sample, copy=copy) for sample in file.index.samples] if copy else file.index.samples
+    index = ShardIndex(samples, list(file.index.skips), verified=True)
+    try:
+        size = Path(copy or shard).stat().st_size if there is None else there
+    except OSError as error:
+        index.skips.append(Skip("", shard, "damaged_shard", str(error)))
+        return index
+    if size != file.size:
+        why = (
+            f"the shard has {size} bytes, its index says {file.size}: what is not as it was indexed is skipped; "
+            f"where the shard is right, `vilamp index --overwrite {shard}`"
+        )
+        log.warning("%s: %s", shard, why)
+        index.skips.append(Skip("", shard, "stale_index", why))
+    return index
+
+
+def _copy(shard: str, cache_dir: Path | None) -> str:
+    if cache_dir is None:
+        raise SourceError(f"{shard} is no local file, and cannot be read without a copy here")
+    return fetch(shard, cache_dir)
+
+
+def walk_shard(shard: str, copy: str = "") -> ShardIndex:
+    """Index one tar by its headers: every ``<key>.json`` is a sample, with all members named ``<key>.<extension>``.
 
     For ``a.b.json`` and ``a.b.v1.mp4`` the key is ``a.b`` and the extension ``v1.mp4``: a member belongs to the longest
-    key that fits it.  So a dot in a name does no harm, and for names without one the keys are WebDataset's own.
+    key that fits it.  So a dot in a name does no harm, and for names without one the keys are WebDataset's own.  With
+    ``copy``, that local file is walked over and read in its place.
     """
-    listing = list_tar(shard)
+    listing = list_tar(copy or shard)
     skips = [Skip(name, shard, reason, detail) for name, reason, detail in listing.refused]
     if listing.damage is not None:
         skips.append(Skip("", shard, "damaged_shard", f"{listing.damage}; what comes behind is lost"))
@@ -115,7 +145,7 @@ def index_shard(shard: str) -> ShardIndex:
         )
     for key, names in orphans.items():
         skips.append(Skip(key, shard, "missing_member", f"no {key}.json for {', '.join(names[:5])}"))
-    samples = [ShardSample(shard, key, places) for key, places in members.items() if key not in repeated]
+    samples = [ShardSample(shard, key, places, copy=copy) for key, places in members.items() if key not in repeated]
     return ShardIndex(samples, skips)
 
 

@@ -56,6 +56,11 @@ def list_tar(path: str | Path) -> TarListing:
     return listing
 
 
+def is_safe_name(name: str) -> bool:
+    """Whether a name stays in its folder and on its line."""
+    return name.isprintable() and not name.startswith("/") and ".." not in name.split("/")
+
+
 def _walk(file: BinaryIO, total: int, listing: TarListing) -> None:
     offset = 0
     extension: dict[str, str] = {}
@@ -155,7 +160,7 @@ def _add(listing: TarListing, info: tarfile.TarInfo, extension: dict[str, str], 
     if info.isdir():
         return
     sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extension)
-    if not raw.isprintable() or name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if not is_safe_name(raw):
         # ascii() also makes surrogates and control characters fit for a terminal.
         listing.refused.append((ascii(raw)[1:-1][:200], "bad_name", "absolute, leaves its folder, or is not printable"))
     elif sparse or not info.isreg():

@@ -1,0 +1,221 @@
+"""Annotations of every layout that is read, and what is said of rows that cannot be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vilamp.data.packing.choices import ANSWERS, RowError, pick_option, read_options
+from vilamp.data.packing.layouts import Annotations, read_annotations
+from vilamp.errors import DataError
+
+TURNS = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cup."}]
+CHOICE = {"video": "a.mp4", "question": "Which?", "options": ["red", "green", "blue"], "answer": "B"}
+ASKED = "Which?\nA. red\nB. green\nC. blue\nAnswer with the letter of the right option."
+
+
+def _write(path: Path, rows: list[Any]) -> Path:
+    lines = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(lines if path.suffix == ".jsonl" else json.dumps(rows))
+    return path
+
+
+def _read(tmp_path: Path, *rows: Any, name: str = "q.json", **options: Any) -> Annotations:
+    return read_annotations(_write(tmp_path / name, list(rows)), **options)
+
+
+def _lost(annotations: Annotations) -> list[tuple[str, str]]:
+    return [(entry.row, entry.reason) for entry in annotations.left_out]
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+def test_turns_become_questions_without_placeholders(tmp_path: Path, name: str) -> None:
+    more = [{"from": "human", "value": "And\n<video>\nwhere?"}, {"from": "gpt", "value": "On a shelf."}]
+    found = _read(tmp_path, {"id": "x", "video": "a.mp4", "query": "a cup", "conversations": TURNS + more}, name=name)
+    assert (found.format, found.left_out) == ("conversations", [])
+    [row] = found.rows
+    assert (row.source, row.video) == (f"{name}:1", "a.mp4")
+    assert row.questions == (
+        {"question": "What is it?", "answer": "A cup.", "query": "a cup", "id": "x"},
+        {"question": "And\nwhere?", "answer": "On a shelf.", "query": "a cup", "id": "x"},
+    )
+
+
+def test_text_alone_has_no_video(tmp_path: Path) -> None:
+    plain = [{"from": "human", "value": "Two and two?"}, {"from": "gpt", "value": "Four."}]
+    [row] = _read(tmp_path, {"conversations": plain}).rows
+    assert row.video is None
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"conversations": TURNS}, "no_video"),
+        ({"image": "a.jpg", "conversations": TURNS}, "no_video"),
+        ({"video": "a.mp4", "conversations": TURNS[:1]}, "no_answer"),
+        ({"video": "a.mp4", "conversations": TURNS[1:]}, "no_question"),
+        ({"video": "a.mp4", "conversations": [{"from": "ghost", "value": "boo"}]}, "bad_row"),
+        ({"video": "a.mp4", "conversations": "hello"}, "bad_row"),
+        ({"video": {"path": 1}, "conversations": TURNS}, "bad_row"),
+        ("no row at all", "bad_row"),
+        (["a", "list"], "bad_row"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_listed(tmp_path: Path, row: Any, reason: str) -> None:
+    found = _read(tmp_path, {"video": "a.mp4", "conversations": TURNS}, row)
+    assert len(found.rows) == 1
+    assert _lost(found) == [("q.json:2", reason)]
+
+
+def test_the_answered_turns_of_a_row_are_kept(tmp_path: Path) -> None:
+    found = _read(tmp_path, {"video": "a.mp4", "conversations": [TURNS[0], *TURNS, TURNS[0]]})
+    assert [len(row.questions) for row in found.rows] == [1]
+    assert _lost(found) == [("q.json:1", "no_answer")] * 2
+
+
+def test_a_broken_line_costs_itself_only(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps({"video": "a", "conversations": TURNS}) + '\n{"video":\n\n[1]\n')
+    found = read_annotations(tmp_path / "q.jsonl")
+    assert _lost(found) == [("q.jsonl:2", "bad_row"), ("q.jsonl:3", "bad_row")]
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B.", 1, "1", "green", "B. green", " green "])
+def test_an_answer_is_a_letter_an_index_or_a_text(tmp_path: Path, answer: Any) -> None:
+    found = _read(tmp_path, CHOICE | {"answer": answer, "type": "colour"})
+    assert (found.format, found.left_out) == ("qa", [])
+    assert found.rows[0].questions == ({"question": ASKED, "answer": "B", "query": "Which?", "kind": "colour"},)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"a0": "red", "a1": "green", "a2": "blue", "a3": ""},
+        {"option_1": "red", "option_2": "green", "option_3": "blue"},
+        {"A": "red", "B": "green", "C": "blue"},
+        {"options": '["red", "green", "blue"]'},
+        {"options": "red\ngreen\nblue"},
+        {"candidates": ["A. red", "B. green", "C. blue"]},
+        {"choices": ["(A) red", "(B) green", "(C) blue"]},
+    ],
+)
+def test_options_in_their_many_forms(tmp_path: Path, fields: dict[str, Any]) -> None:
+    row = {key: value for key, value in CHOICE.items() if key != "options"}
+    found = _read(tmp_path, row | fields)
+    assert [row.questions[0]["question"] for row in found.rows] == [ASKED]
+
+
+def test_an_index_that_is_also_a_text_is_not_guessed_at(tmp_path: Path) -> None:
+    row = CHOICE | {"options": ["2", "1", "0"], "answer": "2"}
+    assert _lost(_read(tmp_path, row)) == [("q.json:1", "ambiguous_answer")]
+    answers = [_read(tmp_path, row, answers=kind).rows[0].questions[0]["answer"] for kind in ("index", "text")]
+    assert answers == ["C", "A"]
+    assert _read(tmp_path, row | {"answer": 2}).rows[0].questions[0]["answer"] == "C", "a number is an index"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"answer": "D"}, "no_such_option"),
+        ({"answer": 3}, "no_such_option"),
+        ({"answer": "pink"}, "no_such_option"),
+        ({"answer": True}, "no_such_option"),
+        ({"answer": None}, "no_answer"),
+        ({"answer": ""}, "no_answer"),
+        ({"question": None}, "no_question"),
+        ({"video": None}, "no_video"),
+        ({"options": ["red"]}, "bad_options"),
+        ({"options": ["red", ""]}, "bad_options"),
+        ({"options": '["red", '}, "bad_options"),
+        ({"options": 7}, "bad_options"),
+    ],
+)
+def test_a_choice_that_cannot_be_used_is_listed(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
+    assert _lost(_read(tmp_path, CHOICE, CHOICE | fields)) == [("q.json:2", reason)]
+
+
+def test_a_question_without_options_is_open(tmp_path: Path) -> None:
+    [row] = _read(tmp_path, {"video_id": 42, "question": "How many?", "answer": 3}).rows
+    assert (row.video, row.questions) == ("42", ({"question": "How many?", "answer": "3"},))
+
+
+def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("clip,Frage,a0,a1,truth\nx/1,Wo?,hier,dort,1\nx/2,Wann?,nie\n", encoding="utf-8-sig")
+    with pytest.raises(DataError, match="there is clip, Frage, a0, a1, truth; name those to read with --column"):
+        read_annotations(path)
+    found = read_annotations(path, columns={"video": "clip", "question": "Frage", "answer": "truth"})
+    assert [(row.video, row.questions[0]["answer"]) for row in found.rows] == [("x/1", "B")]
+    assert _lost(found) == [("q.csv:2", "bad_row")]
+
+
+def test_the_folders_of_a_set_are_read_in_a_fixed_order(tmp_path: Path) -> None:
+    for folder in ("b_30_s", "a_0_30_s"):
+        (tmp_path / folder / "academic/deep").mkdir(parents=True)
+        _write(tmp_path / folder / "academic/deep/meta.json", [{"no": "annotation"}])
+        _write(tmp_path / folder / "oe.json", [{"video": "academic/1.mp4", "conversations": TURNS}])
+    found = read_annotations(tmp_path)
+    assert found.format == "llava-video-178k"
+    assert [(row.source, row.folder) for row in found.rows] == [
+        ("a_0_30_s/oe.json:1", "a_0_30_s"),
+        ("b_30_s/oe.json:1", "b_30_s"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("q.json", "{", {}, "cannot be read: JSONDecodeError"),
+        ("q.json", "[" * 100_000, {}, "cannot be read: RecursionError"),
+        ("q.json", "{}", {}, "a list of rows should be its outermost value, got dict"),
+        ("q.json", "[]", {}, "no row of the first 100"),
+        ("q.txt", "", {}, "one of .json, .jsonl, .csv, .tsv, .parquet"),
+        ("q.json", '[{"a": 1}]', {}, "neither conversations nor questions"),
+        ("q.json", "[]", {"form": "qa"}, "there are no rows"),
+        ("q.json", "[]", {"form": "llava-video-178k"}, "reads the folder of the set"),
+        ("q.json", "[]", {"columns": {"quetsion": "Q"}}, "--column quetsion=...: there is no such field"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_an_error(
+    tmp_path: Path, name: str, content: str, options: dict[str, Any], message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_annotations(tmp_path / name, **options)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import Table, parquet
+
+    parquet.write_table(Table.from_pylist([CHOICE]), tmp_path / "q.parquet")
+    assert read_annotations(tmp_path / "q.parquet").rows[0].questions[0]["question"] == ASKED
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
+        read_annotations(tmp_path / "bad.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # importing it then fails as if it were not there
+    (tmp_path / "q.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"needs pyarrow.*vilamp-lightning\[parquet\]"):
+        read_annotations(tmp_path / "q.parquet")
+
+
+VALUES = st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.sampled_from("AaBE") | st.text(max_size=4)
+
+
+@given(st.lists(VALUES, max_size=5) | VALUES, VALUES, st.sampled_from((None, *ANSWERS)))
+def test_any_options_and_answer_are_one_of_the_options_or_refused(options: Any, answer: Any, kind: str | None) -> None:
+    try:
+        texts = read_options(options, {}, "a.mp4")
+        chosen = pick_option(texts, answer, kind, "a.mp4")
+    except RowError as error:
+        assert error.reason in {"bad_options", "no_such_option", "ambiguous_answer"}
+    else:
+        assert 0 <= chosen < len(texts)

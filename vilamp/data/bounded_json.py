@@ -1,0 +1,33 @@
+"""JSON from files that nobody has looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MAX_DEPTH = 32
+"""Of lists and objects within each other; what is read here needs five."""
+
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def parse_json(source: bytes) -> Any:
+    """Parse JSON of at most :data:`MAX_DEPTH` levels; the caller bounds its length.
+
+    Raises:
+        ValueError: no JSON in UTF-8, too deep, or a whole number of more digits than Python takes.
+    """
+    text = source.decode("utf-8-sig")
+    if source.count(b"[") + source.count(b"{") > MAX_DEPTH:  # else it cannot be too deep
+        _check_depth(text)
+    return json.loads(text)
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        first = match[0][0]
+        depth += (first in "[{") - (first in "]}")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"lists and objects are more than {MAX_DEPTH} deep within each other")

@@ -1,0 +1,1 @@
+"""Making shards, indexing those of others, and verifying them."""

@@ -1,0 +1,148 @@
+"""Verifying shards: that they are whole, as they were indexed, and that every sample can be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vilamp.data.bounded_json import parse_json
+from vilamp.data.index_file import BadIndexError, IndexFile, read_index
+from vilamp.data.packing.indexing import usable
+from vilamp.data.packing.pack import MANIFEST, MANIFEST_FORMAT
+from vilamp.data.patterns import expand_patterns
+from vilamp.data.shard_sample import ShardSample
+from vilamp.data.shards import walk_shard
+from vilamp.errors import DataError
+from vilamp.samples import Skip, SkipSample
+
+MAX_MANIFEST_BYTES = 1 << 26
+
+
+@dataclass
+class Verdict:
+    """What is in a shard and what is wrong with it.
+
+    Attributes:
+        shard: its path.
+        samples, questions, seconds: of those that can be used.
+        problems: everything else.
+    """
+
+    shard: str
+    samples: int = 0
+    questions: int = 0
+    seconds: float = 0.0
+    problems: list[Skip] = field(default_factory=list)
+
+
+def shards_and_manifests(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The shards and manifests that folders and patterns name.
+
+    Raises:
+        DataError: there are none.
+    """
+    shards: list[str] = []
+    manifests: list[Path] = []
+    for path in paths:
+        if Path(path).is_dir():
+            shards += sorted(str(found) for found in Path(path).glob("*.tar"))
+            manifests += sorted(Path(path).glob(f"*{MANIFEST}"))
+        elif path.endswith(MANIFEST):
+            manifests.append(Path(path))
+        else:
+            shards += expand_patterns(path, "--check")
+    if not shards and not manifests:
+        raise DataError(f"there is no shard (*.tar) in {', '.join(paths)}")
+    return list(dict.fromkeys(shards)), manifests
+
+
+def check_shard(shard: str) -> Verdict:
+    """Read all of a shard: its headers, every member, every annotation, and the packets of every video."""
+    verdict = Verdict(shard)
+    walked = walk_shard(shard)
+    samples = walked.samples
+    problems = list(walked.skips)
+    try:
+        file = read_index(shard)
+    except BadIndexError as error:
+        file = None
+        problems.append(Skip("", shard, "bad_index", str(error)))
+    else:
+        if file is None:
+            problems.append(Skip("", shard, "no_index", "changed bytes cannot be noticed; `vilamp index` makes one"))
+    if file is not None:
+        problems += _differences(file, walked.samples, shard)
+        samples = file.index.samples
+    for sample in samples:
+        try:
+            for extension in sorted(sample.checksums.keys() - {"json"}):
+                sample.read(extension)
+            questions, seconds = usable(sample)
+        except SkipSample as skip:
+            problems.append(Skip(sample.key, shard, skip.reason, skip.detail))
+            continue
+        verdict.samples += 1
+        verdict.questions += questions
+        verdict.seconds += seconds or 0.0
+    verdict.problems = list(dict.fromkeys(problems))
+    return verdict
+
+
+def _differences(file: IndexFile, walked: Sequence[ShardSample], shard: str) -> Iterator[Skip]:
+    """Where an index and the headers of the tar do not say the same."""
+    size = Path(shard).stat().st_size if Path(shard).is_file() else 0
+    if size != file.size:
+        yield Skip("", shard, "stale_index", f"the shard has {size} bytes, its index says {file.size}")
+    there = {sample.key: sample.members for sample in walked}
+    indexed = {sample.key: sample.members for sample in file.index.samples}
+    for key in sorted(there.keys() | indexed.keys()):
+        if key not in indexed:
+            yield Skip(key, shard, "stale_index", "is in the shard and not in its index")
+        elif there.get(key) != indexed[key]:
+            yield Skip(key, shard, "stale_index", "is not where its index says")
+
+
+def check_manifest(path: Path) -> list[Skip]:
+    """Compare a manifest with the shards beside it."""
+
+    def wrong(detail: str) -> Skip:
+        return Skip("", str(path), "manifest", detail)
+
+    try:
+        manifest = _read(path)
+        named = {str(entry["shard"]): entry for entry in manifest["shards"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [wrong(f"cannot be read: {type(error).__name__}: {str(error)[:200]}")]
+    problems = []
+    for name, entry in named.items():
+        shard = path.parent / name
+        if Path(name).name != name:
+            problems.append(wrong(f"{name[:100]!r} is no name of a shard beside it"))
+        elif not shard.is_file():
+            problems.append(wrong(f"{name} is not there"))
+        elif shard.stat().st_size != entry.get("bytes"):
+            problems.append(wrong(f"{name} has {shard.stat().st_size} bytes, the manifest says {entry.get('bytes')}"))
+        else:
+            try:
+                index = read_index(str(shard))
+            except BadIndexError:
+                continue  # told with the shard
+            if index is None or index.digest != entry.get("index"):
+                problems.append(wrong(f"the index of {name} is not the one of this set"))
+    prefix = path.name.removesuffix(MANIFEST)
+    extra = {p.name for p in path.parent.glob("*.tar") if p.name[:-11] == prefix} - named.keys()
+    return problems + [wrong(f"{name} is there and no part of the set") for name in sorted(extra)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        content = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"more than {MAX_MANIFEST_BYTES} bytes")
+    manifest = parse_json(content)
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise ValueError(f"the format is {json.dumps(manifest)[:60]}, {MANIFEST_FORMAT} is read")
+    return manifest

@@ -1,0 +1,58 @@
+"""The same work on many shards, by several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from vilamp.errors import DataError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
+    """(number of the job, result) of each job as it is finished; with fewer than two workers in this process.
+
+    Raises:
+        DataError: one of the processes died.
+    """
+    workers = min(workers, len(jobs))
+    if workers < 2:
+        for number, job in enumerate(jobs):
+            yield number, work(job)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+    try:
+        numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
+        for future in as_completed(numbers):
+            yield numbers[future], future.result()
+    except BrokenExecutor as error:
+        raise DataError(
+            "a process was killed, for its memory or because a video crashes FFmpeg. Shards that were finished stay; "
+            "--workers 0 takes the least memory and works on one shard at a time"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent is killed, which a pool's processes by themselves do not."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,91 @@
+"""The rows of annotation files: JSON, JSON lines, CSV and parquet, before anything is made of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vilamp.errors import DataError
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row.
+
+    Attributes:
+        source: ``<file>:<number>``, counted from 1.
+        fields: column -> value; None where the row cannot be read.
+        problem: why it cannot.
+    """
+
+    source: str
+    fields: dict[str, Any] | None
+    problem: str = ""
+
+
+def read_records(path: Path, name: str) -> Iterator[Record]:
+    """The rows of a file, in order.
+
+    Args:
+        path: the file; its suffix tells its kind.
+        name: how messages and reports call it.
+
+    Raises:
+        DataError: unknown suffix, not readable as a whole, or parquet without pyarrow.
+    """
+    readers = {".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: the kind of file is told by its suffix, which must be one of {', '.join(SUFFIXES)}")
+    try:
+        for number, value in enumerate(reader(path), 1):
+            if isinstance(value, dict):
+                yield Record(f"{name}:{number}", value)
+            else:
+                problem = value if isinstance(value, ValueError) else f"no object but {repr(value)[:80]}"
+                yield Record(f"{name}:{number}", None, str(problem)[:200])
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _json(path: Path) -> Iterator[Any]:
+    root = json.loads(path.read_bytes())
+    if not isinstance(root, list):
+        raise DataError(f"{path}: a list of rows should be its outermost value, got {type(root).__name__}")
+    yield from root
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    yield error
+
+
+def _csv(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for fields in csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","):
+            # DictReader puts what is too much under None, and None for what is missing.
+            whole = None not in fields and None not in fields.values()
+            yield fields if whole else ValueError("the row has not as many cells as the first line")
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading parquet needs pyarrow, which is not installed: pip install 'vilamp-lightning[parquet]', "
+            "or convert the file to JSON lines or CSV"
+        ) from error
+    for batch in parquet.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
