@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vilamp.errors import ConfigError
-from vilamp.training.checkpoints import BEST, CONTINUATION, LAST, PREVIOUS, read_checkpoint, write_whole
+from vilamp.training.checkpoints import BEST, CONTINUATION, LAST, PREVIOUS, UNFINISHED, read_checkpoint, write_whole
 from vilamp.training.ranks import first_rank
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ def find_start(resume: str | None, folder: Path, config: dict[str, Any]) -> Star
     Raises:
         ConfigError: no such checkpoint, none that is whole, or it is of another configuration.
     """
+    if first_rank():
+        (folder / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed while it wrote
     if resume is None:
         return Start()
     path = _newest_whole(folder) if resume == AUTO else Path(resume).absolute()
