@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
+import random
 import resource
 import signal
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,37 +86,41 @@ def test_a_disk_that_is_full_in_the_middle_leaves_what_was_there(tmp_path: Path)
     assert names(tmp_path) == ["last.ckpt"] and step_of(tmp_path / "last.ckpt") == 1
 
 
-def _killed_after(seconds: float, work: Callable[[], None]) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-
-
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.soak)])
 def test_killed_while_it_writes_there_is_a_whole_one_and_nothing_else(tmp_path: Path, kills: int) -> None:
     """The temporary folder plays no part, on whatever file system it is."""
-    size, chance = 2_000_000, iter(hashlib.blake2b(str(kills).encode() * 9, digest_size=64).digest() * 4)
-    write(tmp_path, 1, size)
-    step = 1
+    tensor, chance, step = torch.zeros(2_000_000), random.Random(0), 1
 
     def keep_writing() -> None:
-        for number in range(step + 1, step + 1000):
-            write(tmp_path, number, size)
+        for number in range(step, 10**6):
+            checkpoint = {"config": CONFIG, CONTINUATION: {"step": number}, "state_dict": {"w": tensor}}
+            WholeFiles().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
 
     for _ in range(kills):
-        _killed_after(next(chance) / 2000, keep_writing)
+        before = _written(tmp_path)
+        child = os.fork()
+        if child == 0:
+            try:
+                keep_writing()
+            finally:
+                os._exit(1)
+        while _written(tmp_path) == before:  # the first is written, the second on its way
+            time.sleep(0.001)
+        time.sleep(chance.random() / 50)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         start = find_start("auto", tmp_path, CONFIG)
-        assert step_of(start.path) == start.steps >= step
+        assert start.steps >= step
         assert set(names(tmp_path)) <= {"last.ckpt", "previous.ckpt"}
-        step = start.steps
-    assert step > 1
+        step = start.steps + 1
+
+
+def _written(folder: Path) -> int | None:
+    try:
+        return (folder / "last.ckpt").stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_told_once(
@@ -181,10 +185,6 @@ def test_what_makes_another_run_is_named_and_the_rest_is_free(
 
 
 def test_random_states_come_back_and_are_plain(tmp_path: Path) -> None:
-    import random
-
-    import numpy as np
-
     def draw() -> list[float]:
         return [random.random(), float(np.random.standard_normal()), float(torch.rand(())), random.gauss()]
 
