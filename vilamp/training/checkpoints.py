@@ -75,11 +75,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], before: Path | 
     if before is not None and path.exists():
         path.replace(before)
     unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else the names may be lost with the machine
-    finally:
-        os.close(folder)
+    if os.name == "posix":  # else a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or the names may be lost with the machine
+        finally:
+            os.close(folder)
 
 
 def _of_the_disk(error: BaseException | None) -> OSError | None:

@@ -61,7 +61,7 @@ def find_start(resume: str | None, folder: Path, config: dict[str, Any]) -> Star
         (folder / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed while it wrote
     if resume is None:
         return Start()
-    path = _newest_whole(folder) if resume == AUTO else Path(resume).absolute()
+    path = _newest_whole(folder) if resume == AUTO else Path(str(resume)).absolute()
     if path is None:
         if first_rank():
             log.warning("resume=%s: there is no checkpoint in %s, the run begins anew", AUTO, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -71,7 +71,7 @@ class _Parts:
 
 
 def train(cfg: DictConfig) -> Run:
-    """Train, validate before, in between and after, and write the run's folder.
+    """Train, validate before, in between and after, and write the run's folder; or go on with a run that broke off.
 
     ``metrics.json`` holds the validation metrics of the best checkpoint, the accuracy before training
     (``val/accuracy_before``), and the run's resources.
@@ -88,13 +88,13 @@ def train(cfg: DictConfig) -> Run:
     parts = _prepare(cfg)
     parts.data.require("train")
     checkpoints = parts.folder / "checkpoints"
-    with _told(parts), without_remarks():
+    with _told(parts), without_remarks(), ExitStack() as open_until_the_end:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
-    best = BestCheckpoint(checkpoints, inherits=start.best)
-    last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
-    if start.path is not None:
-        parts.skips.read_back()
-    with _told(parts), without_remarks(), _loggers(cfg, parts, start.steps) as loggers:
+        if start.path is not None:
+            parts.skips.read_back()
+        loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
+        best = BestCheckpoint(checkpoints, inherits=start.best)
+        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
         trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, RichProgressBar(), *saving])
         if parts.data.validates and start.path is None:
