@@ -43,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (key, [{"question": f"is {key} red?", "answer": colours[i % 3]}], clip if i in (2, 6) else None)
         for i, key in enumerate(KEYS)
     ]
-    # The first batch of a step in both epochs: for a batch without a question Lightning logs the loss of the one before.
+    # The first batch of a step in both epochs: where no question is left, Lightning logs the loss of the batch before.
     samples[7] = (KEYS[7], samples[7][1], clip[: len(clip) // 3])
     write_shard(folder / "train-0.tar", samples[:4])
     write_shard(folder / "train-1.tar", samples[4:])

@@ -58,6 +58,7 @@ def find_start(resume: str | None, folder: Path, config: dict[str, Any]) -> Star
         ConfigError: no such checkpoint, none that is whole, or it is of another configuration.
     """
     if first_rank():
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed while it wrote
     if resume is None:
         return Start()
@@ -78,7 +79,6 @@ def find_start(resume: str | None, folder: Path, config: dict[str, Any]) -> Star
     best = path.with_name(BEST)
     found = best.is_file()  # asked before it is copied: every rank must find the same
     if found and best.parent != folder and first_rank():
-        folder.mkdir(parents=True, exist_ok=True)
         with best.open("rb") as source:
             write_whole(folder / BEST, lambda file: shutil.copyfileobj(source, file))
     return Start(path, checkpoint[CONTINUATION]["step"], found)
