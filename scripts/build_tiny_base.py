@@ -1,10 +1,10 @@
 """Build ``vilamp/assets/tiny``: the small pretrained parts that the default run starts from.
 
-    python scripts/build_tiny_base.py            # about 25 minutes on 2 cores; writes the folder and its README
+    python scripts/build_tiny_base.py            # about 15 minutes on 2 cores; writes the folder and its README
 
 What LLaVA-OneVision is to ViLaMP, this is to ``model=tiny``: a scorer that matches questions to frames, a vision tower,
-a projector and a language model that answer questions about one frame or a few.  It has never seen a video.  The long
-video, the merger and the second MLP of the projector are left to the run.
+a projector and a language model that answer questions about a few frames, of which some are one token each.  It has
+never seen a video: its time, its compression and the merger are left to the run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import io
 import itertools
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,7 @@ class Album:
     Attributes:
         patches: float[n, P, Dv].
         covered: float[n, T], the share of each token of a keyframe that its needle covers.
+        on_needle: float[n, P], 1 for patches that the needle covers mostly; for two random ones without a needle.
         needles: what each frame shows, None for a haystack alone.
     """
 
@@ -355,16 +357,18 @@ class Album:
     def __init__(self, tower: SiglipTower, frames: int, rng: np.random.Generator) -> None:
         self.needles: list[Needle | None] = []
         self.rows: dict[tuple[str, str, str] | None, list[int]] = {}
-        patches, covered = [], []
+        patches, covered, on_needle = [], [], []
         every = [Needle(*named) for named in itertools.product(SHAPES, COLOURS, PLACES)]
         turns = itertools.cycle(rng.permutation(len(every)))  # so that no needle is missing
         for _ in range(frames // 64):
             needles = [None if i % 8 == 7 else every[next(turns)] for i in range(64)]
             drawn, shares = draw_frames(needles, rng)
             patches.append(tower(drawn))
+            anywhere = torch.from_numpy(rng.random(shares.shape)).argsort(1) < 2
+            on_needle.append(torch.where((shares > 0.3).any(1, keepdim=True), shares > 0.3, anywhere).float())
             covered.append(F.avg_pool2d(shares.view(-1, GRID, GRID), GRID // KEYFRAME_GRID).flatten(1))
             self.needles += needles
-        self.patches, self.covered = torch.cat(patches), torch.cat(covered)
+        self.patches, self.covered, self.on_needle = torch.cat(patches), torch.cat(covered), torch.cat(on_needle)
         for row, needle in enumerate(self.needles):
             self.rows.setdefault(_named(needle), []).append(row)
 
@@ -407,12 +411,29 @@ def _named(needle: Needle | None) -> tuple[str, str, str] | None:
     return None if needle is None else (needle.shape, needle.colour, needle.place)
 
 
-def answer(model: VideoLM, tokens: Tensor, questions: list[EncodedQuestion]) -> tuple[Tensor, Tensor]:
-    """(loss, exact bool[B]) for questions that see all tokens of all their frames, float[B * frames, T, D]."""
-    visuals = tokens.unflatten(0, (len(questions), -1)).flatten(1, 2)  # [B, frames * T, D]
+def answer(model: VideoLM, frames: Sequence[Tensor], questions: list[EncodedQuestion]) -> tuple[Tensor, Tensor]:
+    """(loss, exact bool[B]) for questions that see all tokens of equally many frames each, float[B * frames][T, D]."""
+    each = len(frames) // len(questions)
+    visuals = [torch.cat(list(frames[i * each : (i + 1) * each])) for i in range(len(questions))]
     joined = [model.join(q.input_ids, q.labels, visual) for q, visual in zip(questions, visuals, strict=True)]
     result = model.language_model.answer_loss([s for s, _ in joined], [label for _, label in joined])
     return result.total / result.tokens, result.exact
+
+
+def some_merged(projector: Projector, album: Album, rows: Tensor, rng: np.random.Generator) -> list[Tensor]:
+    """The tokens of frames, of which every other one, at random, is a single token: float[T or 1, D] each.
+
+    That token stands for what a merger may make of a frame: a random mean of the patches that its needle covers, or of
+    any two patches where there is no needle.
+    """
+    patches = album.patches[rows]
+    whole = projector.project_keyframes(patches)
+    weights = album.on_needle[rows] * torch.from_numpy(rng.exponential(size=patches.shape[:2]).astype(np.float32))
+    merged = projector.keyframe((patches * weights[..., None]).sum(1, keepdim=True) / weights.sum(1)[:, None, None])
+    return [
+        one if alone else all_of_it
+        for one, all_of_it, alone in zip(merged, whole, rng.random(len(rows)) < 0.5, strict=True)
+    ]
 
 
 class Lesson:
@@ -439,6 +460,8 @@ class Lesson:
 def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> None:
     """Three lessons: to read words that stand for pictures; to see pictures as those words; to do both together.
 
+    In the last one every other frame is a single token, as frames are behind a merger.
+
     Straight from pictures the model learns at once what kind of word is wanted and hardly ever which frame is meant.
     """
     model, encode = load_base(root, None)
@@ -450,7 +473,7 @@ def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> No
     for step in range(count):
         rows, questions = album.ask(1 + 6 * step // count, 64, encode, rng)
         embeddings = language.lm.get_input_embeddings().weight
-        loss, exact = answer(model, album.in_words(rows.flatten(), encode, embeddings), questions)
+        loss, exact = answer(model, list(album.in_words(rows.flatten(), encode, embeddings)), questions)
         lesson.step(loss, accuracy=exact.float().mean().item())
     count = 3 if quick else 600
     lesson = Lesson("pictures", [projector.keyframe], 3e-3, count)
@@ -464,7 +487,7 @@ def train_language_side(root: Path, quick: bool, rng: np.random.Generator) -> No
     lesson = Lesson("both", [projector.keyframe, language], 5e-4, count)
     for step in range(count):
         rows, questions = album.ask(3 + 6 * step // count, 32, encode, rng)
-        loss, exact = answer(model, projector.project_keyframes(album.patches[rows.flatten()]), questions)
+        loss, exact = answer(model, some_merged(projector, album, rows.flatten(), rng), questions)
         lesson.step(loss, accuracy=exact.float().mean().item())
     language.lm.save_pretrained(root / "language_model")
     keyframe = {f"keyframe.{name}": value.contiguous() for name, value in projector.keyframe.state_dict().items()}
@@ -486,7 +509,7 @@ def measure(root: Path, seed: int) -> dict[str, float]:
         exact: dict[str, list[bool]] = {kind: [] for kind in KINDS}
         for _ in range(20):
             rows, questions = album.ask(frames_each, 32, encode, rng)
-            tokens = model.projector.project_keyframes(album.patches[rows.flatten()])
+            tokens = some_merged(model.projector, album, rows.flatten(), rng)
             for question, right in zip(questions, answer(model, tokens, questions)[1].tolist(), strict=True):
                 exact[question.source.kind].append(right)
         for kind, answers in exact.items():
@@ -508,7 +531,8 @@ README = """# The tiny base
 Small pretrained parts for `model=tiny`, in the layout of the large ones: `scorer/` (CLIP), `vision_tower/` (SigLIP),
 `language_model/` (Qwen2), each readable with Transformers' `from_pretrained`, and `projector.safetensors` (the
 keyframes' MLP). Made by us from drawings of `vilamp/data/needle_scene.py`; no foreign weights or data. It has never
-seen a video.
+seen a video. In training and below, half of the frames, at random, are one token: a random mean of the patches that
+show the needle. The scorer learns shapes and colours, not places.
 
 Rebuild and measure: `python scripts/build_tiny_base.py` (seed {seed}); measure only: `--measure`.
 

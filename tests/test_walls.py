@@ -19,16 +19,17 @@ MODULES = {
 
 STOREYS = [
     {"__init__", "errors", "locations", "disk"},
+    {"probe", "video"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
-    {"selectors", "mergers", "models", "data"},
+    {"selectors", "mergers", "decoders", "models", "data"},
     {"build", "training", "session", "memory"},
     {"evaluation"},
     {"cli"},
 ]
 """From the ground up; a room imports from its own storey and those below, never from one above."""
 
-STRANGERS = {"selectors", "mergers", "models", "data"}
+STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 """Rooms that must not know each other: what passes between them is typed in interfaces.py and samples.py."""
 
 FORBIDDEN = {
@@ -39,6 +40,9 @@ FORBIDDEN = {
     "testing": {"hydra", "omegaconf", "lightning", "transformers"},
     "models": {"hydra", "omegaconf", "lightning"},
     "data": {"hydra", "omegaconf"},
+    "probe": {"torch", "hydra", "omegaconf", "lightning"},
+    "video": {"torch", "hydra", "omegaconf", "lightning"},
+    "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
     "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},
@@ -141,7 +145,7 @@ def test_folders_that_are_no_packages_are_never_imported() -> None:
 def test_plugins_import_only_what_is_public_to_them() -> None:
     files = list((ROOT / "plugins").glob("*/vilamp_*/**/*.py"))
     assert files
-    allowed = {"vilamp.interfaces", "vilamp.errors", "vilamp.testing"}
+    allowed = {"vilamp.interfaces", "vilamp.video", "vilamp.errors", "vilamp.testing"}
     used = {".".join(name.split(".")[:2]) for path in files for name in _imports(path) if name.startswith("vilamp.")}
     assert used <= allowed
 

@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vilamp.data.module import VideoDataModule
+from vilamp.decoders.auto import AutoDecoder
 from vilamp.errors import ConfigError, PluginError, VilampError
-from vilamp.interfaces import FrameMerger, FrameSelector
+from vilamp.interfaces import FrameMerger, FrameSelector, VideoDecoder
 from vilamp.models.checkpoint import Checkpoint
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.lora import Lora
@@ -222,8 +223,10 @@ def build_encoder(cfg: DictConfig, model: VideoLM) -> PromptEncoder:
 
 
 def build_data(cfg: DictConfig, encode: EncodeQuestion) -> VideoDataModule:
-    """The data of ``data``."""
-    return build_object(cfg.data, VideoDataModule, "data", encode=encode)
+    """The data of ``data``, read by ``decoder``; a checkpoint from before there were decoders has none."""
+    node = cfg.get("decoder")
+    decoder = build_object(node, VideoDecoder, "decoder") if node else AutoDecoder()
+    return build_object(cfg.data, VideoDataModule, "data", encode=encode, decoder=decoder)
 
 
 def build_optim(cfg: DictConfig) -> PartwiseAdamW:

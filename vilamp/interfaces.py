@@ -1,10 +1,12 @@
-"""All that the author of a selector or a merger must read.
+"""All that the author of a selector, a merger or a video decoder must read.
 
 Shapes, here and everywhere: N frames of a video, n frames of one chunk, K keyframes, A anchors, P patches of a frame,
 Ds width of the scorer, D width of the space that a merger works in.
 
 A plugin subclasses :class:`FrameSelector` or :class:`FrameMerger`, writes ``forward`` and names itself by a yaml file
-(``conf/selector/my_selector.yaml``).  :mod:`vilamp.testing` checks the rules stated below:
+(``conf/selector/my_selector.yaml``); a video decoder subclasses :class:`VideoDecoder` and writes ``decode`` (its
+contract is in :mod:`vilamp.video`, from where it can be imported without torch).  :mod:`vilamp.testing` checks the
+rules of all three.  For selectors and mergers they are:
 
 * inputs are never changed in place;
 * the result is the same for the same inputs and generator state, and for a merger also for every chunking of the video;
@@ -25,6 +27,30 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from vilamp.probe import DecodeError, FileRange, Probe, Source, open_source, probe_video
+from vilamp.video import CHUNK, FrameChunk, UnsuitedError, VideoDecoder
+
+__all__ = [
+    "CHUNK",
+    "NO_ANCHOR",
+    "DecodeError",
+    "FileRange",
+    "FrameChunk",
+    "FrameMerger",
+    "FrameSelector",
+    "Probe",
+    "Selection",
+    "Source",
+    "UnsuitedError",
+    "VideoDecoder",
+    "check_finite",
+    "check_merger_inputs",
+    "check_selector_inputs",
+    "frame_relevance",
+    "open_source",
+    "probe_video",
+]
 
 NO_ANCHOR = -1
 """The value in ``anchor_of`` of a frame that no keyframe precedes."""

@@ -22,11 +22,15 @@ class Video:
         key: names the sample in its shard.
         frames: uint8[N, H, W, 3], RGB, in temporal order.
         timestamps: float64[N], seconds from the first frame of the video.
+        decoder: who decoded it, to count by.
+        gaps: how many of the frames stand in for one that cannot be decoded.
     """
 
     key: str
     frames: Tensor
     timestamps: Tensor
+    decoder: str = ""
+    gaps: int = 0
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -111,12 +115,16 @@ class Batch:
         questions: all questions of the batch; may be empty where every sample of the batch was skipped.
         video_of: for each question the index of its video in ``videos``, -1 for a text-only question.
         skipped: what should have been in this batch and could not be used.
+        samples: how many samples should have been in this batch.
+        lost: how many of them are not; one that lost a question of four counts a quarter.
     """
 
     videos: list[Video]
     questions: list[EncodedQuestion]
     video_of: list[int]
     skipped: list[Skip] = field(default_factory=list)
+    samples: int = 0
+    lost: float = 0.0
 
     def only(self, index: int) -> Batch:
         """A batch of one of the questions and its video."""

@@ -10,13 +10,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from barcodes import write_video
 
 from vilamp.data import annotations, shards
 from vilamp.data.annotations import parse_annotation
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import REASONS, VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shards import index_shards
+from vilamp.decoders.auto import AutoDecoder
+from vilamp.testing.barcodes import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
@@ -35,7 +37,7 @@ def _check(pattern: str) -> None:
     for sample in index.samples:
         annotation = parse_annotation(sample.read("json"))
         assert annotation.video == "mp4"
-        assert len(read_video(sample.read("mp4"), sample.key, FrameSettings(1.0, 8, 32))) == 3
+        assert len(VideoReader(AutoDecoder(), FrameSettings(1.0, 8, 32)).read(sample.read("mp4"), sample.key)) == 3
 
 
 @pytest.fixture
@@ -83,6 +85,7 @@ def test_every_reason_is_explained() -> None:
         path.read_text(encoding="utf-8") for part in ("data", "models") for path in (folder / part).glob("*.py")
     )
     raised = set(re.findall(r'SkipSample\(\s*"(\w+)"', code)) | set(re.findall(r'Skip\([\w"]+, shard, "(\w+)"', code))
+    raised |= {"decode", *REASONS.values()}
     raised |= set(re.findall(r'refused\.append\(\(.*?, "(\w+)",', code))
     assert {"decode", "bad_json", "bad_name", "not_a_file", "too_long", "damaged_shard"} <= raised
     table = set(re.findall(r"^\| `(\w+)` \| ", README, re.MULTILINE))

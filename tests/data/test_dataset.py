@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from barcodes import read_barcodes, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 from tars import annotation, write_tar
 
 from vilamp.data.dataset import Collate, LoadedSample, VideoDataset, questions_of_epoch
-from vilamp.data.decode import FrameSettings
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.order import Place
 from vilamp.data.shards import index_shard
+from vilamp.decoders.auto import AutoDecoder
 from vilamp.samples import Batch, EncodedQuestion, Question, Skip, SkipSample
+from vilamp.testing.barcodes import read_barcodes, write_video
 
-FRAMES = FrameSettings(fps=1.0, max_frames=16, size=80)
+READER = VideoReader(AutoDecoder(), FrameSettings(fps=1.0, max_frames=16, size=80))
 
 
 def encode(question: Question, key: str, has_video: bool, seed: int) -> EncodedQuestion:
@@ -39,7 +41,7 @@ def clips() -> dict[int, bytes]:
 
 def _dataset(tmp_path: Path, members: dict[str, bytes], most: int | None = None) -> VideoDataset:
     shard = write_tar(tmp_path / "x.tar", members.items())
-    return VideoDataset(index_shard(str(shard)).samples, FRAMES, seed=7, max_questions=most)
+    return VideoDataset(index_shard(str(shard)).samples, READER, seed=7, max_questions=most)
 
 
 def _batch(dataset: VideoDataset, epoch: int = 0) -> Batch:
@@ -75,6 +77,7 @@ def test_every_sample_that_cannot_be_used_is_counted_with_its_reason(tmp_path: P
     batch = _batch(dataset)
     assert [(q.key, v) for q, v in zip(batch.questions, batch.video_of, strict=True)] == [("good/0", 0)]
     assert [video.key for video in batch.videos] == ["good"]
+    assert (batch.samples, batch.lost) == (8, 7.5)  # of "good" one question of two is left
     reasons = {skip.key: skip.reason for skip in batch.skipped}
     assert reasons == {
         "good/1": "too_long", "json": "bad_json", "no-video": "missing_member", "noise": "decode", "cut": "decode",

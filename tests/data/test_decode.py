@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from importlib.metadata import files
 from pathlib import Path
@@ -14,14 +15,18 @@ import av
 import numpy as np
 import pytest
 import torch
-from barcodes import read_barcodes, write_video
 
-from vilamp.data import probe
-from vilamp.data.decode import FrameSettings, read_video
-from vilamp.data.decoders import DecordDecoder, PyAVDecoder, UnsuitedError, VideoDecoder, decoders, decord_can_be
-from vilamp.data.probe import demux, probe_video
+from vilamp import probe
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
+from vilamp.decoders.auto import AutoDecoder
+from vilamp.decoders.decord import DecordDecoder, decord_can_be
+from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.errors import ConfigError
-from vilamp.samples import SkipSample
+from vilamp.probe import demux, probe_video
+from vilamp.samples import SkipSample, Video
+from vilamp.testing.barcodes import read_barcodes, write_video
+from vilamp.video import UnsuitedError, VideoDecoder
 
 NTSC = Fraction(1, 30000)
 BOTH: tuple[VideoDecoder, ...] = (DecordDecoder(), PyAVDecoder())
@@ -29,8 +34,12 @@ ONE = 1 << 16
 TURNED = {90: (0, ONE, -ONE, 0), 180: (-ONE, 0, 0, -ONE), 270: (0, -ONE, ONE, 0)}
 
 
-def _numbers(source: bytes, fps: float, use: Sequence[VideoDecoder] | None = None, most: int = 500) -> list[int]:
-    return read_barcodes(read_video(source, "clip", FrameSettings(fps, most, 80), use).frames.numpy())
+def _read(source: bytes, settings: FrameSettings, decoder: VideoDecoder | None = None) -> Video:
+    return VideoReader(decoder or AutoDecoder(), settings).read(source, "clip")
+
+
+def _numbers(source: bytes, fps: float, decoder: VideoDecoder | None = None, most: int = 500) -> list[int]:
+    return read_barcodes(_read(source, FrameSettings(fps, most, 80), decoder).frames.numpy())
 
 
 def _on_display(ticks: Sequence[int], base: Fraction, fps: float, end: int) -> list[int]:
@@ -64,7 +73,7 @@ def test_29_97_frames_a_second(suffix: str, fps: float, first: int) -> None:
     else:
         expected = _on_display(ticks, NTSC, fps, ticks[-1] + 1001)
     assert _suited(source) == (suffix != "mkv")
-    assert _numbers(source, fps) == _numbers(source, fps, [PyAVDecoder()]) == expected
+    assert _numbers(source, fps) == _numbers(source, fps, PyAVDecoder()) == expected
 
 
 def test_a_variable_rate() -> None:
@@ -72,12 +81,12 @@ def test_a_variable_rate() -> None:
     end = round(probe_video(source).end * 1000)  # how long the last frame stays is the muxer's guess
     expected = _on_display(VARIABLE, Fraction(1, 1000), 3.0, end)
     assert len(expected) > 40
-    assert _numbers(source, 3.0) == _numbers(source, 3.0, [PyAVDecoder()]) == expected
+    assert _numbers(source, 3.0) == _numbers(source, 3.0, PyAVDecoder()) == expected
 
 
 def test_timestamps_count_from_the_first_frame_and_are_those_of_the_frames() -> None:
     source = write_video([90_000 + 3003 * i for i in range(90)], Fraction(1, 90_000), suffix="ts")
-    video = read_video(source, "clip", FrameSettings(1.0, 10, 32))
+    video = _read(source, FrameSettings(1.0, 10, 32))
     assert video.key == "clip"
     assert video.frames.shape == (3, 32, 32, 3)
     assert (video.frames.dtype, video.timestamps.dtype) == (torch.uint8, torch.float64)
@@ -87,12 +96,12 @@ def test_timestamps_count_from_the_first_frame_and_are_those_of_the_frames() -> 
 def test_max_frames_spreads_over_the_whole_video() -> None:
     source = write_video(list(range(100)), Fraction(1, 10))
     assert _numbers(source, 10.0, most=4) == [12, 37, 62, 87]
-    assert _numbers(source, 10.0, [PyAVDecoder()], most=4) == [12, 37, 62, 87]
+    assert _numbers(source, 10.0, PyAVDecoder(), most=4) == [12, 37, 62, 87]
 
 
 def test_more_frames_than_one_chunk() -> None:
     source = write_video(list(range(150)), Fraction(1, 10))
-    assert all(_numbers(source, 10.0, [decoder]) == list(range(150)) for decoder in BOTH)
+    assert all(_numbers(source, 10.0, decoder) == list(range(150)) for decoder in BOTH)
 
 
 TENTHS = list(range(0, 3000, 33))
@@ -164,9 +173,9 @@ def test_a_turned_video_is_turned_back_by_both(degrees: int) -> None:
     a, b, c, d = TURNED[degrees]
     turned = source[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + source[place + 36 :]
     settings = FrameSettings(30.0, 40, 80)
-    plain = read_video(source, "clip", settings, [PyAVDecoder()]).frames.numpy()
+    plain = _read(source, settings, PyAVDecoder()).frames.numpy()
     for decoder in BOTH:
-        frames = read_video(turned, "clip", settings, [decoder]).frames.numpy()
+        frames = _read(turned, settings, decoder).frames.numpy()
         # The matrix turns clockwise, numpy the other way.
         difference = np.rot90(plain, -degrees // 90, axes=(1, 2)).astype(int) - frames
         assert np.abs(difference).mean() < 8
@@ -175,11 +184,11 @@ def test_a_turned_video_is_turned_back_by_both(degrees: int) -> None:
 @pytest.mark.parametrize("size", [16, 32, 48, 96, 100, 224, 384])
 def test_frames_of_any_size(size: int) -> None:
     source, settings = write_video(list(range(8)), Fraction(1, 4)), FrameSettings(4.0, 8, size)
-    frames = read_video(source, "clip", settings, [PyAVDecoder()]).frames.numpy()
+    frames = _read(source, settings, PyAVDecoder()).frames.numpy()
     assert frames.shape == (8, size, size, 3)
     assert decord_can_be(size) == (size not in (16, 48))
     if decord_can_be(size):
-        same = read_video(source, "clip", settings, [DecordDecoder()]).frames.numpy()
+        same = _read(source, settings, DecordDecoder()).frames.numpy()
         assert np.abs(same.astype(int) - frames).mean() < 6
 
 
@@ -193,7 +202,7 @@ def test_clips_of_a_camera(name: str, seconds: float) -> None:
     """Both libraries give the same pictures of a real video, those of a plain decode from the beginning."""
     source = _clips()[name].read_bytes()
     settings = FrameSettings(2.0, 64, 96)
-    video = read_video(source, name, settings)
+    video = _read(source, settings)
     with av.open(io.BytesIO(source)) as container:
         plain = {frame.time: frame for frame in container.decode(video=0)}
     times = sorted(plain)
@@ -201,8 +210,8 @@ def test_clips_of_a_camera(name: str, seconds: float) -> None:
     shown = [max(t for t in times if t - times[0] <= k / 2 + 1e-6) for k in range(len(video))]
     assert video.timestamps.tolist() == pytest.approx([time - times[0] for time in shown])
     expected = np.stack([plain[t].to_ndarray(format="rgb24", width=96, height=96) for t in shown]).astype(int)
-    for use in (None, [PyAVDecoder()]):
-        frames = read_video(source, name, settings, use).frames.numpy()
+    for use in (None, PyAVDecoder()):
+        frames = _read(source, settings, use).frames.numpy()
         assert np.abs(frames - expected).mean(axis=(1, 2, 3)).max() < 4
 
 
@@ -212,7 +221,7 @@ def _faststart(tmp_path: Path) -> bytes:
 
 def _skipped(source: bytes) -> str:
     with pytest.raises(SkipSample) as caught:
-        read_video(source, "clip", FrameSettings(1.0, 8, 32))
+        _read(source, FrameSettings(1.0, 8, 32))
     assert caught.value.reason == "decode"
     assert caught.value.detail.startswith("clip: ")
     return caught.value.detail
@@ -272,24 +281,29 @@ def test_decord_is_kept_from_files_that_declare_frames_which_are_not_there() -> 
 class _Short(VideoDecoder):
     name = "short"
 
-    def decode(self, source, probe, indices, size):  # type: ignore[no-untyped-def]
-        yield np.zeros((len(indices) - 1, size, size, 3), np.uint8)
+    def decode(self, source, probe, times, size):  # type: ignore[no-untyped-def]
+        chunks = PyAVDecoder().decode(source, probe, times[:-1], size)
+        yield from (replace(chunk, decoder=self.name) for chunk in chunks)
 
 
 def test_a_decoder_that_stops_early_is_noticed() -> None:
     source = write_video(list(range(8)), Fraction(1, 4))
     with pytest.raises(SkipSample, match="short read 1 of 2 frames"):
-        read_video(source, "clip", FrameSettings(1.0, 8, 32), [_Short()])
+        _read(source, FrameSettings(1.0, 8, 32), _Short())
 
 
-def test_without_a_suited_decoder_the_reasons_are_given() -> None:
-    source = write_video([3600 * i for i in range(25)], Fraction(1, 90_000), suffix="ts")
-    with pytest.raises(SkipSample, match="no decoder is suited: decord is not trusted with h264 in mpegts"):
-        read_video(source, "clip", FrameSettings(1.0, 8, 32), [DecordDecoder()])
+def test_decord_alone_says_what_it_is_not_trusted_with() -> None:
+    source = write_video(list(range(8)), Fraction(1, 4), suffix="ts")
+    with pytest.raises(SkipSample, match="decode: clip: decord is not trusted with h264 in mpegts"):
+        _read(source, FrameSettings(1.0, 8, 32), DecordDecoder())
 
 
-def test_decord_comes_first_where_it_is_installed() -> None:
-    assert [decoder.name for decoder in decoders()] == ["decord", "pyav"]
+def test_auto_takes_decord_where_all_frames_are_wanted_and_says_who_decoded() -> None:
+    source = write_video(list(range(40)), Fraction(1, 10))
+    assert _read(source, FrameSettings(10.0, 40, 80)).decoder == "decord"
+    assert _read(source, FrameSettings(1.0, 40, 80)).decoder == "pyav"
+    stream = write_video(list(range(40)), Fraction(1, 10), suffix="ts")
+    assert _read(stream, FrameSettings(10.0, 40, 80)).decoder == "pyav"
 
 
 @pytest.mark.parametrize(

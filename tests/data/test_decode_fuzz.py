@@ -8,11 +8,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from barcodes import write_video
 
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.sampling import ROUNDING
+from vilamp.decoders.auto import AutoDecoder
+from vilamp.decoders.decord import DecordDecoder
+from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.samples import SkipSample
+from vilamp.testing.barcodes import write_video
+from vilamp.testing.damage import damaged, outlive
+from vilamp.video import VideoDecoder
 
 
 @pytest.fixture(scope="module")
@@ -30,36 +36,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     ]  # fmt: skip
 
 
-def _damaged(source: bytes, rng: random.Random) -> bytes:
-    """The file with some bits turned, its header overwritten, a piece cut off, wiped or put in between."""
-    data = bytearray(source)
-    place = rng.randrange(len(data))
-    match rng.choice(["bits", "header", "cut", "wiped", "inserted"]):
-        case "bits":
-            for _ in range(rng.choice([1, 3, 30])):
-                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        case "header":
-            start = max(data.find(b"moov"), 0)
-            for _ in range(rng.choice([1, 2, 8])):
-                data[min(len(data) - 1, start + rng.randrange(1200))] = rng.choice([0, 127, 128, 255])
-        case "cut":
-            del data[place:]
-        case "wiped":
-            end = min(len(data), place + rng.randrange(1, 2000))
-            data[place:end] = bytes(end - place)
-        case "inserted":
-            data[place:place] = rng.randbytes(rng.randrange(1, 50))
-    return bytes(data)
-
-
 def _read_all(whole: list[bytes], seeds: range, last: Path) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     for seed in seeds:
         rng = random.Random(seed)
-        source = _damaged(rng.choice(whole), rng)
+        source = damaged(rng.choice(whole), rng)
         last.write_bytes(source)  # what to look at, should the process not survive
         try:
-            video = read_video(source, "clip", FrameSettings(5.0, 64, 32))
+            video = VideoReader(AutoDecoder(), FrameSettings(5.0, 64, 32)).read(source, "clip")
         except SkipSample as skip:
             assert skip.reason == "decode"
             outcomes["skipped"] += 1
@@ -81,3 +65,13 @@ def test_damaged_videos(whole: list[bytes], tmp_path: Path) -> None:
 def test_many_damaged_videos(whole: list[bytes], tmp_path: Path) -> None:
     outcomes = _read_all(whole, range(250, 50_000), tmp_path / "last")
     assert outcomes["skipped"] > 10_000 and outcomes["read"] > 10_000
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("decoder", [AutoDecoder(), DecordDecoder(), PyAVDecoder()], ids=lambda decoder: decoder.name)
+def test_thousands_of_damaged_mp4_end_no_process(whole: list[bytes], decoder: VideoDecoder) -> None:
+    sources = []
+    for seed in range(2000):
+        rng = random.Random(seed)
+        sources.append(damaged(rng.choice(whole[:2]), rng))
+    assert outlive(decoder, sources) == []

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from barcodes import write_video
 from lightning import LightningModule, Trainer
 from tars import annotation, write_tar
 from test_dataset import encode
@@ -17,8 +16,10 @@ from test_dataset import encode
 from vilamp.data.module import VideoDataModule
 from vilamp.data.needle import NeedleSet
 from vilamp.data.order import epoch_order
+from vilamp.decoders.auto import AutoDecoder
 from vilamp.errors import ConfigError, DataError
 from vilamp.samples import Batch
+from vilamp.testing.barcodes import write_video
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _module(shards: Path, **settings: Any) -> VideoDataModule:
     paths = {"train": f"{shards}/train-{{0,1}}.tar", "val": str(shards / "val-*.tar")}
-    return VideoDataModule(**({"batch_size": 2, "seed": 3} | paths | settings), encode=encode)
+    return VideoDataModule(**({"batch_size": 2, "seed": 3} | paths | settings), encode=encode, decoder=AutoDecoder())
+
+
+def _built(*patterns: Any) -> VideoDataModule:
+    return VideoDataModule(*patterns, encode=encode, decoder=AutoDecoder())
 
 
 def _keys(batch: Batch) -> list[str]:
@@ -135,10 +140,12 @@ def test_each_split_given_replaces_one_of_the_generated(shards: Path, tmp_path: 
     made = NeedleSet(
         tmp_path, 1, 1, 3, 3, events=1, look_alikes=1, questions_per_video=1, num_workers=0, progress=False
     )
-    both = VideoDataModule(str(shards / "train-0.tar"), str(shards / "val-0.tar"), made, encode=encode)
+    both = VideoDataModule(
+        str(shards / "train-0.tar"), str(shards / "val-0.tar"), made, encode=encode, decoder=AutoDecoder()
+    )
     both.prepare_data()
     assert not made.folder.exists()
-    half = VideoDataModule(None, str(shards / "val-0.tar"), made, encode=encode)
+    half = _built(None, str(shards / "val-0.tar"), made)
     half.prepare_data()
     half.setup()
     assert [sample.key for sample in half.indices["train"].samples] == ["train-000000"]

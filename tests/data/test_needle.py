@@ -14,11 +14,13 @@ import pytest
 
 from vilamp.data import needle
 from vilamp.data.annotations import parse_annotation
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.needle import NeedleSet
 from vilamp.data.needle_scene import COLOURS, PLACES, SHAPES, SIZE
 from vilamp.data.needle_video import NeedleRecipe, draw_video, encode_mp4, plan_video
 from vilamp.data.shards import index_shards
+from vilamp.decoders.auto import AutoDecoder
 from vilamp.errors import ConfigError, DataError
 
 DISTINCT = NeedleRecipe(0, min_seconds=9, max_seconds=20, events=3, look_alikes=1, questions_per_video=4, native_fps=2)
@@ -58,14 +60,16 @@ def test_a_set_is_shards_like_any_other(made: NeedleSet) -> None:
             plan = made.plan(split, number)
             annotation = parse_annotation(sample.read("json"))
             assert json.loads(sample.read("json")) == plan.annotation
-            video = read_video(sample.read("mp4"), sample.key, FrameSettings(1.0, 256, SIZE))
+            video = VideoReader(AutoDecoder(), FrameSettings(1.0, 256, SIZE)).read(sample.read("mp4"), sample.key)
             assert video.timestamps.tolist() == list(range(plan.seconds))
             assert all(end <= plan.seconds for question in annotation.questions for _, end in question.evidence)
 
 
 def test_the_pictures_show_what_the_annotation_says(made: NeedleSet) -> None:
     sample = index_shards(made.patterns()["train"], "data.train").samples[0]
-    frames = read_video(sample.read("mp4"), sample.key, FrameSettings(2.0, 256, SIZE)).frames.numpy()
+    frames = (
+        VideoReader(AutoDecoder(), FrameSettings(2.0, 256, SIZE)).read(sample.read("mp4"), sample.key).frames.numpy()
+    )
     for event in made.plan("train", 0).events:
         inside = [i for i in range(len(frames)) if event.needle.start <= i / 2 < event.needle.end]
         outside = [i for i in range(len(frames)) if i not in inside]

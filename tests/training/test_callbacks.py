@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from vilamp.samples import Skip
+from vilamp.errors import DataError
+from vilamp.samples import Batch, Skip, Video
 from vilamp.training.callbacks import SkipReport
+from vilamp.training.decode_report import DecodeReport
+from vilamp.training.skip_limit import FIRST_STRETCH, Pass, judge
 
 needs_rollup = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells")
 
@@ -36,6 +40,55 @@ def test_without_a_skip_the_count_is_zero_and_no_file_appears(tmp_path: Path) ->
     report.report([])
     assert report.measure() == {"data/skipped": 0.0}
     assert not list(tmp_path.iterdir())
+
+
+def test_videos_are_counted_by_who_decoded_them_and_gaps_are_added_up() -> None:
+    def decoded(by: str, gaps: int = 0) -> Video:
+        return Video("a", torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4.0), by, gaps)
+
+    report = DecodeReport()
+    assert report.measure() == {"data/gaps": 0.0}
+    report.add(Batch([decoded("pyav", 2), decoded("decord")], [], []))
+    report.share()
+    report.add(Batch([decoded("pyav", 1)], [], []))
+    assert report.measure() == {"data/decoded_by/decord": 1.0, "data/decoded_by/pyav": 2.0, "data/gaps": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("samples", "lost", "rate", "complete", "ends"),
+    [
+        (3, 1, 0.01, True, False),  # one sample alone ends no run
+        (3, 1.5, 0.01, True, True),
+        (3, 0.25, 0.0, True, True),
+        (3, 0, 0.0, True, False),
+        (1000, 10, 0.01, True, False),
+        (1000, 10.5, 0.01, True, True),
+        (100, 9, 0.01, False, False),  # may still be chance
+        (100, 11, 0.01, False, True),
+        (FIRST_STRETCH * 2, 20, 0.01, False, False),
+        (FIRST_STRETCH * 2, 21, 0.01, False, True),
+        (7, 7, 1.0, True, False),
+    ],
+)
+def test_more_lost_than_allowed_ends_the_run(
+    samples: int, lost: float, rate: float, complete: bool, ends: bool, tmp_path: Path
+) -> None:
+    seen = Pass("train", samples, lost)
+    if not ends:
+        judge(seen, rate, tmp_path, complete=complete)
+        return
+    with pytest.raises(
+        DataError, match=rf"^{lost:g} of {samples} samples of data\.train .*data\.max_skip_rate={rate:g}"
+    ):
+        judge(seen, rate, tmp_path, complete=complete)
+
+
+def test_the_message_names_reasons_by_number_and_the_file(tmp_path: Path) -> None:
+    seen = Pass("val")
+    skips = [Skip(str(i), "a.tar", reason, "") for i, reason in enumerate(["decode", "too_long", "decode"])]
+    seen.add(Batch([], [], [], skips, samples=4, lost=2.5))
+    with pytest.raises(DataError, match=r"^2\.5 of 4 .*62\.5%.*decode 2, too_long 1; .*/q\.jsonl lists them"):
+        judge(seen.of_all_ranks(), 0.1, tmp_path / "q.jsonl", complete=True)
 
 
 def test_the_peak_follows_an_allocation_and_can_be_reset() -> None:

@@ -32,7 +32,7 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     write_shard(tmp_path / "val.tar", [("v0", asked, clip), ("v1-broken", asked, broken), ("v2", asked, clip)])
     settings = ["data=shards", f"data.train={tmp_path}/train.tar", f"data.val={tmp_path}/val.tar", "data.num_workers=0"]
     settings += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
-    settings += ["trainer.devices=2", "+trainer.strategy=ddp"]
+    settings += ["data.max_skip_rate=1", "trainer.devices=2", "+trainer.strategy=ddp"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*torchrun, ROOT / "tests" / "training" / "ranked.py", str(tmp_path), *settings],
@@ -54,4 +54,7 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     assert sorted(row["key"] for row in rows) == ["2-broken", "5-broken", "v1-broken"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["data/skipped"] == metrics["data/skipped/decode"] == 3
+    # Two videos of the epoch, by two ranks, and two of each of the two validations.
+    assert metrics["data/decoded_by/pyav"] == 3 + 2 * 2
+    assert metrics["data/gaps"] == 0
     assert metrics["visual_tokens"] > 0 and metrics["val/accuracy/other"] in (0, 0.5, 1)

@@ -234,15 +234,33 @@ def test_own_shards_with_text_alone_many_questions_and_a_broken_video(config: An
     own = ["data=shards", f"data.train={tmp_path}/train-*.tar", f"data.val={tmp_path}/val-*.tar"]
     cfg = compose(
         "train",
-        [f"paths.output_dir={tmp_path / 'run'}", *own, "data.num_workers=0", "logger=csv", "trainer.max_epochs=2"],
-    )
+        [f"paths.output_dir={tmp_path / 'run'}", *own, "data.num_workers=0", "logger=csv", "trainer.max_epochs=2",
+         "data.max_skip_rate=1"],
+    )  # fmt: skip
     run = train(cfg)
     assert run.trainer.global_step == 8  # a step whose sample was skipped is still a step
     assert run.metrics["data/skipped/decode"] == 1
     assert run.metrics["data/skipped/too_long"] == 1
+    assert run.metrics["data/decoded_by/pyav"] == 2 + 3  # "both" in two epochs, and in three validations
+    assert run.metrics["data/gaps"] == 0
     rows = [json.loads(line) for line in (run.folder / "quarantine.jsonl").read_text().splitlines()]
     assert {(row["key"].split("/")[0], row["reason"]) for row in rows} == {("broken", "decode"), ("long", "too_long")}
     assert {"val/accuracy/other", "val/accuracy/yes-no"} <= set(run.metrics)
+
+
+def test_a_run_that_skips_too_much_stops_and_says_why(config: Any, clip: bytes, tmp_path: Path) -> None:
+    asked = [{"question": "what is it?", "answer": "grey"}]
+    good, bad = [(f"good{i}", asked, clip) for i in range(2)], [(f"bad{i}", asked, clip[:99]) for i in range(2)]
+    write_shard(tmp_path / "train.tar", [*good, *bad])
+    write_shard(tmp_path / "val.tar", good)
+    own = ["data=shards", f"data.train={tmp_path}/train.tar", f"data.val={tmp_path}/val.tar", "data.num_workers=0"]
+    folder = tmp_path / "run"
+    cfg = compose("train", [f"paths.output_dir={folder}", *own, "logger=csv", "trainer.max_epochs=2"])
+    with pytest.raises(
+        DataError, match=r"2 of 4 samples of data\.train .*50\.0%.*0\.01.*decode 2; .*quarantine\.jsonl"
+    ):
+        train(cfg)
+    assert len((folder / "quarantine.jsonl").read_text().splitlines()) == 2
 
 
 def test_shards_without_validation_train_to_the_end(config: Any, clip: bytes, tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
 
 from vilamp.data.annotations import MAX_BYTES, Annotation, parse_annotation
-from vilamp.data.decode import FrameSettings, read_video
+from vilamp.data.decode import VideoReader
 from vilamp.data.order import Place, question_seed
 from vilamp.data.shards import ShardSample
 from vilamp.samples import Batch, EncodedQuestion, EncodeQuestion, Question, Skip, SkipSample, Video
@@ -51,16 +51,16 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
 
     Args:
         samples: the index.
-        frames: how the videos are read.
+        reader: reads the videos.
         seed: of the random choices made for the questions.
         max_questions: of one video in one epoch; later epochs go on where this one stopped.  None asks all.
     """
 
     def __init__(
-        self, samples: Sequence[ShardSample], frames: FrameSettings, seed: int, max_questions: int | None = None
+        self, samples: Sequence[ShardSample], reader: VideoReader, seed: int, max_questions: int | None = None
     ) -> None:
         self.samples = samples
-        self.frames = frames
+        self.reader = reader
         self.seed = seed
         self.max_questions = max_questions
 
@@ -72,7 +72,7 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
         sample = self.samples[place.number]
         try:
             annotation = parse_annotation(sample.read("json", MAX_BYTES))
-            video = _read_video(sample, annotation, self.frames)
+            video = _read_video(sample, annotation, self.reader)
         except SkipSample as skip:
             return Skip(sample.key, sample.shard, skip.reason, skip.detail)
         numbers = questions_of_epoch(len(annotation.questions), self.max_questions, place.epoch)
@@ -84,9 +84,9 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
         return LoadedSample(sample.shard, video, questions)
 
 
-def _read_video(sample: ShardSample, annotation: Annotation, frames: FrameSettings) -> Video | None:
+def _read_video(sample: ShardSample, annotation: Annotation, reader: VideoReader) -> Video | None:
     if annotation.video is not None:
-        return read_video(sample.read(annotation.video), sample.key, frames)
+        return reader.read(sample.read(annotation.video), sample.key, sample.shard)
     forgotten = sorted(VIDEO_EXTENSIONS & sample.members.keys())
     if forgotten:
         # Asking about a video without showing it would train the model to guess.
@@ -114,17 +114,19 @@ class Collate:
 
     def __call__(self, samples: Sequence[LoadedSample | Skip]) -> Batch:
         """Encode the questions; one that does not fit is skipped alone, a video with no question left is dropped."""
-        batch = Batch([], [], [])
+        batch, lost = Batch([], [], []), 0.0
         for sample in samples:
             if isinstance(sample, Skip):
                 batch.skipped.append(sample)
+                lost += 1
                 continue
             encoded = [question for asked in sample.questions if (question := self._encode(asked, sample, batch))]
             batch.questions.extend(encoded)
             batch.video_of.extend([-1 if sample.video is None else len(batch.videos)] * len(encoded))
             if encoded and sample.video is not None:
                 batch.videos.append(sample.video)
-        return batch
+            lost += 1 - len(encoded) / len(sample.questions)
+        return replace(batch, samples=len(samples), lost=lost)
 
     def _encode(self, asked: AskedQuestion, sample: LoadedSample, batch: Batch) -> EncodedQuestion | None:
         try:

@@ -13,13 +13,16 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vilamp.data.dataset import Collate, VideoDataset
-from vilamp.data.decode import FrameSettings
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import Corrupt, FrameSettings, Sampling
+from vilamp.data.isolation import Budget
 from vilamp.data.needle import NeedleSet
 from vilamp.data.order import EpochBatches, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shards import ShardIndex, index_shards
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
+from vilamp.video import VideoDecoder
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +38,16 @@ class VideoDataModule(LightningDataModule):
         fps: frames a second.
         max_frames: of a video, evenly spread where it has more.
         frame_size: height and width of the frames in pixels.
+        sampling, corrupt, max_gaps: as in :class:`~vilamp.data.frames.FrameSettings`.
+        decode_timeout: seconds, and
+        decode_memory: GiB that the decoding of one video may take; None is no limit.
+        max_skip_rate: the share of samples that may be unusable; who counts them ends the run beyond it.
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
         max_questions: about one training video in one epoch; None asks all.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
+        decoder: reads the videos.
 
     Attributes:
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
@@ -58,12 +66,19 @@ class VideoDataModule(LightningDataModule):
         fps: float = 1.0,
         max_frames: int = 256,
         frame_size: int = 96,
+        sampling: Sampling = "uniform_fps",
+        corrupt: Corrupt = "error",
+        max_gaps: float = 0.05,
+        decode_timeout: float | None = None,
+        decode_memory: float | None = None,
+        max_skip_rate: float = 0.01,
         batch_size: int = 1,
         num_workers: int = 0,
         max_questions: int | None = None,
         seed: int = 0,
         *,
         encode: EncodeQuestion,
+        decoder: VideoDecoder,
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -71,11 +86,15 @@ class VideoDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} must be at least {least}, got {value}")
         if max_questions is not None and max_questions < 1:
             raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
+        if not 0 <= max_skip_rate <= 1:
+            raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
         given = {"train": train, "val": val}
         # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
         self.given = {split: expand_patterns(p, f"data.{split}") for split, p in given.items() if p is not None}
         self.generate = generate
-        self.frames = FrameSettings(fps, max_frames, frame_size)
+        frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
+        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
+        self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.max_questions = max_questions
@@ -163,7 +182,7 @@ class VideoDataModule(LightningDataModule):
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
         return DataLoader(
-            VideoDataset(self.indices[split].samples, self.frames, self.seed, max_questions),
+            VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
             num_workers=self.num_workers,

@@ -59,7 +59,7 @@ class NeedleSet:
         min_seconds: int = 64,
         max_seconds: int = 256,
         events: int = 7,
-        look_alikes: int = 5,
+        look_alikes: int = 4,
         questions_per_video: int = 8,
         native_fps: int = 2,
         seed: int = 0,

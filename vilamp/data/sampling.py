@@ -43,6 +43,16 @@ def plan_frames(starts: np.ndarray, end: float, fps: float, max_frames: int | No
     return shown.astype(np.int64)
 
 
+def asked_times(starts: np.ndarray, indices: np.ndarray, fps: float) -> np.ndarray:
+    """float64[n]: for each frame that :func:`plan_frames` chose the first time k / fps at which it is on display.
+
+    Where rounding puts that time before the frame's own start it is the start, so that looking the times up among the
+    starts gives the same frames.
+    """
+    starts = starts[indices]
+    return np.maximum(np.maximum(np.ceil((starts - ROUNDING) * fps), 0.0) / fps, starts)
+
+
 def spread(total: int, count: int) -> np.ndarray:
     """The middles of ``count`` equal stretches of 0..total-1.
 

@@ -1,12 +1,13 @@
-"""The conformance kit: whether a selector or a merger keeps the rules of :mod:`vilamp.interfaces`.
+"""The conformance kit: whether a selector, a merger or a video decoder keeps the rules of :mod:`vilamp.interfaces`.
 
 In the tests of a plugin, with or without pytest::
 
-    from vilamp.testing import check_merger, check_selector
+    from vilamp.testing import check_decoder, check_merger, check_selector
 
     def test_contract():
         check_selector(MySelector)
         check_merger(lambda dim, query_dim: MyMerger(heads=2, dim=dim, query_dim=query_dim))
+        check_decoder(MyDecoder)
 
 Each rule as a test of its own::
 
@@ -20,8 +21,17 @@ leaves the global random states as they were.  Where there is a CUDA device, the
 
 from __future__ import annotations
 
+from vilamp.testing.decoders import check_decoder, decoder_checks
 from vilamp.testing.kit import Check
 from vilamp.testing.mergers import check_merger, merger_checks
 from vilamp.testing.selectors import check_selector, selector_checks
 
-__all__ = ["Check", "check_merger", "check_selector", "merger_checks", "selector_checks"]
+__all__ = [
+    "Check",
+    "check_decoder",
+    "check_merger",
+    "check_selector",
+    "decoder_checks",
+    "merger_checks",
+    "selector_checks",
+]

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vilamp.video import VideoDecoder
+
 B = TypeVar("B")
 M = TypeVar("M", bound=nn.Module)
 
-Make = nn.Module | Callable[..., nn.Module]
+Make = nn.Module | VideoDecoder | Callable[..., Any]
 """A class, any function that builds a plugin, or a built one (which is copied, never used itself)."""
 
 
@@ -81,7 +83,7 @@ def run_all(checks: Sequence[Check], make: Make) -> None:
 
 def factory(make: Make, **widths: int) -> Callable[[], Any]:
     """A function that builds a fresh plugin, with those widths that ``make`` names, as ``vilamp.build`` does."""
-    if isinstance(make, nn.Module):
+    if isinstance(make, nn.Module | VideoDecoder):
         return lambda: copy.deepcopy(make)
     wanted = {name: width for name, width in widths.items() if name in inspect.signature(make).parameters}
     return lambda: make(**wanted)

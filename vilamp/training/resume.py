@@ -24,6 +24,8 @@ FREE = frozenset(
         "paths", "logger", "resume", "checkpoint", "experiment", "data.generate.num_workers", "data.generate.progress",
         # Its length and the machines that it runs on; the position counts samples, and the rest is in float32.
         "trainer", "data.batch_size", "data.num_workers", "model.chunk_size",
+        # How videos are read: all decoders find the same frames, and a skip has no part in the position.
+        "decoder", "data.decode_timeout", "data.decode_memory", "data.max_skip_rate",
         # Where the shards are: what is in them is compared when they are read.
         "data.train", "data.val",
     }

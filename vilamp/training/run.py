@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -29,11 +29,13 @@ from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles, read_checkpoint
 from vilamp.training.console import without_remarks
+from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.ranks import first_rank
 from vilamp.training.resume import find_start
+from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
 
 MAX_ANSWER_TOKENS = 32
@@ -67,7 +69,13 @@ class _Parts:
     encode: PromptEncoder
     resources: ResourceMonitor
     skips: SkipReport
+    decoding: DecodeReport
     folder: Path
+
+    @property
+    def watchers(self) -> list[Callback]:
+        """What looks at every batch.  The limit comes last, since it ends the run when all is counted and listed."""
+        return [self.decoding, self.skips, SkipLimit(self.skips.file)]
 
 
 def train(cfg: DictConfig) -> Run:
@@ -96,7 +104,7 @@ def train(cfg: DictConfig) -> Run:
         best = BestCheckpoint(checkpoints, inherits=start.best)
         last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
-        trainer = _trainer(cfg, parts, loggers, [parts.resources, parts.skips, RichProgressBar(), *saving])
+        trainer = _trainer(cfg, parts, loggers, [parts.resources, *parts.watchers, RichProgressBar(), *saving])
         if parts.data.validates and start.path is None:
             trainer.validate(parts.module, parts.data, verbose=False)
         trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
@@ -155,7 +163,7 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
     with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
-        trainer = _trainer(merged, parts, loggers, [parts.skips, RichProgressBar()])
+        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
 
@@ -190,6 +198,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
         encode=encode,
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
+        decoding=DecodeReport(),
         folder=folder,
     )
 
@@ -239,7 +248,8 @@ def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: l
 
 def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
-    metrics = {name: round(value, 6) for name, value in sorted((figures | parts.skips.measure()).items())}
+    figures = figures | parts.skips.measure() | parts.decoding.measure()
+    metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
     if trainer.is_global_zero:
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         picture = _draw(parts)

@@ -1,0 +1,270 @@
+"""Decoding in a process that can be ended: the side that asks.
+
+A damaged or hostile video can make a native library run for ever, take all memory or crash.  One child decodes one
+video after the other, and puts the frames into memory that both see, so that no frame is copied on its way.  It is no
+child of :mod:`multiprocessing`, because the workers of a DataLoader may have none.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.util import Finalize
+from typing import Any
+
+import numpy as np
+
+from vilamp.data.frames import FrameSettings
+from vilamp.errors import ConfigError, PluginError
+from vilamp.probe import DecodeError, FileRange, Source
+from vilamp.video import FrameChunk, VideoDecoder
+
+MAX_MESSAGE = 1 << 16
+START_SECONDS = 120
+"""Time for the child to import a decoder's libraries; a busy machine with a cold disk takes some."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the decoding of one video may take; None is no limit.
+
+    Attributes:
+        seconds: wall time.
+        gib: address space beyond what the process has before and beyond the frames handed on.
+
+    Raises:
+        ConfigError: a value that is not positive.
+    """
+
+    seconds: float | None = None
+    gib: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("timeout", self.seconds), ("memory", self.gib)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"data.decode_{name} must be positive, or null for no limit, got {value}")
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.seconds is not None or self.gib is not None
+
+
+@dataclass
+class Decoded:
+    """The frames of one video, filled chunk by chunk.
+
+    Attributes:
+        frames: uint8[N, size, size, 3].
+        timestamps: float64[N], seconds from the first frame.
+        decoder: who decoded the last chunk.
+        gaps: how many frames stand in for one that cannot be decoded.
+        done: how many frames are there.
+    """
+
+    frames: np.ndarray
+    timestamps: np.ndarray
+    decoder: str = ""
+    gaps: int = 0
+    done: int = 0
+
+    def add(self, chunk: FrameChunk) -> None:
+        """Put the next frames in."""
+        place = slice(self.done, self.done + len(chunk))
+        self.frames[place], self.timestamps[place] = chunk.frames, chunk.got
+        self.decoder = chunk.decoder
+        self.gaps += int((~chunk.ok).sum())
+        self.done += len(chunk)
+
+    @classmethod
+    def in_memory_of(cls, descriptor: int, count: int, size: int) -> Decoded:
+        """Of ``count`` frames in shared memory: all timestamps, then all frames."""
+        shared = mmap.mmap(descriptor, shared_bytes(count, size), flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        timestamps = np.frombuffer(shared, dtype=np.float64, count=count)
+        frames = np.frombuffer(shared, dtype=np.uint8, offset=timestamps.nbytes)
+        return cls(frames.reshape(count, size, size, 3), timestamps)
+
+
+def shared_bytes(count: int, size: int) -> int:
+    """Bytes of ``count`` frames and their timestamps."""
+    return count * (8 + 3 * size * size)
+
+
+def can_isolate() -> bool:
+    """Whether this system has anonymous files that processes can share (Linux has)."""
+    return hasattr(os, "memfd_create")
+
+
+class DecodeProcess:
+    """A child that decodes; started when it is first needed, and again after it ended.
+
+    Args:
+        decoder: is pickled on its way to the child.
+        settings: how videos are read.
+        budget: of one video.
+    """
+
+    def __init__(self, decoder: VideoDecoder, settings: FrameSettings, budget: Budget) -> None:
+        self.decoder, self.settings, self.budget = decoder, settings, budget
+        self._owner: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._stop: Finalize[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the child: a copy starts its own."""
+        return self.__dict__ | {"_owner": None, "_child": None, "_socket": None, "_stop": None}
+
+    def decode(self, source: Source) -> Decoded:
+        """Have a video decoded.
+
+        Raises:
+            DecodeError: as the decoder says, or ``timeout``, ``memory`` or ``crash``.
+            PluginError: the decoder cannot be used at all, or fails with an error that is none of a video.
+        """
+        self._ensure_child()
+        deadline = None if self.budget.seconds is None else time.monotonic() + self.budget.seconds
+        output = os.memfd_create("frames")
+        try:
+            with _as_file(source) as (descriptor, offset, length):
+                answer = self._ask({"offset": offset, "length": length}, [descriptor, output], deadline)
+            return self._result(answer, output)
+        finally:
+            os.close(output)
+
+    def _ask(self, request: dict[str, Any], descriptors: list[int], deadline: float | None) -> dict[str, Any]:
+        assert self._socket is not None
+        try:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+            self._socket.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+            answer = self._socket.recv(MAX_MESSAGE)
+        except TimeoutError as error:
+            self.stop()
+            message = f"decoding took longer than data.decode_timeout={self.budget.seconds} seconds, and was ended"
+            raise DecodeError("timeout", message) from error
+        except BaseException as error:  # an interrupt, too: its answer must not be taken for that to the next video
+            how = self.stop()
+            if isinstance(error, OSError):
+                raise DecodeError("crash", f"the decoding process {how}") from error
+            raise
+        if not answer:
+            raise DecodeError("crash", f"the decoding process {self._ended()}")
+        return json.loads(answer)
+
+    def _result(self, answer: dict[str, Any], output: int) -> Decoded:
+        if "bug" in answer:
+            raise PluginError(f"decoder {self.decoder.name} failed: {answer['bug']}")
+        if "kind" in answer:
+            if answer["kind"] == "memory":
+                self.stop()  # what a failed allocation leaves behind is anybody's guess
+                answer["cause"] += f"; data.decode_memory={self.budget.gib} GiB are allowed"
+            raise DecodeError(answer["kind"], answer["cause"])
+        decoded = Decoded.in_memory_of(output, answer["count"], self.settings.size)
+        decoded.decoder, decoded.gaps, decoded.done = answer["decoder"], answer["gaps"], answer["count"]
+        return decoded
+
+    def _ensure_child(self) -> None:
+        if self._child is not None and self._owner == os.getpid():
+            if self._child.poll() is None:
+                return
+            self.stop()
+        elif self._child is not None:
+            self._child.returncode = 0  # another process's, before a fork; only that one may wait for it
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The child finds what this process finds, drop-in plugins too.
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100  ("" is the current folder)
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "vilamp.data.decode_child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        # Runs when this object goes, or the process, be it a worker of a DataLoader.
+        stop = Finalize(self, _end, args=(child, ours), exitpriority=10)
+        self._owner, self._child, self._socket, self._stop = os.getpid(), child, ours, stop
+        self._introduce(child, ours)
+
+    def _introduce(self, child: subprocess.Popen[bytes], ours: socket.socket) -> None:
+        """Send the decoder, and wait until the child has it.  The pipe stays open: when it closes, the child ends."""
+        answer = b""
+        try:
+            work = pickle.dumps((self.decoder, asdict(self.settings), self.budget.gib))
+            assert child.stdin is not None
+            child.stdin.write(struct.pack("<Q", len(work)) + work)
+            child.stdin.flush()
+            ours.settimeout(START_SECONDS)
+            answer = ours.recv(MAX_MESSAGE)
+        except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:
+            how = self.stop()
+            raise PluginError(
+                f"decoder {self.decoder.name} cannot be used in a process of its own, which {how}: {error}; "
+                "data.decode_timeout=null data.decode_memory=null decode without one"
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
+        if answer != b"{}":
+            how = self.stop()
+            told = json.loads(answer)["bug"] if answer else f"the process {how}"
+            raise PluginError(f"decoder {self.decoder.name} cannot be loaded in a process of its own: {told}")
+
+    def _ended(self) -> str:
+        """How the child ended, which has closed its socket."""
+        assert self._child is not None
+        try:
+            code = self._child.wait(timeout=10)  # it ends by itself, unless a stray descendant holds it up
+        except subprocess.TimeoutExpired:
+            code = None
+        self.stop()
+        return "stopped answering" if code is None else f"ended with {_exit(code)}"
+
+    def stop(self) -> str:
+        """End the child, if there is one; the next video starts another.  Returns how it ended, for messages."""
+        child, stop = self._child, self._stop
+        self._owner = self._child = self._socket = self._stop = None
+        if stop is None or child is None:
+            return "was not started"
+        stop()
+        return f"ended with {_exit(child.returncode)}"
+
+
+def _exit(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _end(child: subprocess.Popen[bytes], ours: socket.socket) -> None:
+    ours.close()
+    child.kill()
+    if child.stdin is not None:
+        child.stdin.close()
+    child.wait()
+
+
+class _as_file:  # noqa: N801  (a context manager)
+    """A source as (descriptor, offset, length) of a file that another process can read."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __enter__(self) -> tuple[int, int, int]:
+        if isinstance(self.source, FileRange):
+            self.descriptor = os.open(self.source.path, os.O_RDONLY | os.O_CLOEXEC)
+            return self.descriptor, self.source.offset, self.source.size
+        self.descriptor = os.memfd_create("video")
+        rest = memoryview(self.source)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+        return self.descriptor, 0, len(self.source)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)

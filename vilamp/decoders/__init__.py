@@ -1,0 +1,1 @@
+"""Video decoders; the file's name is the value on the command line (``decoder=pyav``)."""
