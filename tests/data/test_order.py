@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vilamp.data.order import EpochBatches, epoch_order, num_steps, question_seed
+from vilamp.data.order import EpochBatches, Position, epoch_order, num_steps, question_seed
 
 sizes = st.integers(0, 200)
 few = st.integers(1, 7)
@@ -98,3 +98,83 @@ def test_orders_of_any_size(size: int) -> None:
     order = epoch_order(size, 0, 0)
     assert order.dtype == np.int64
     assert len(order) == size
+
+
+shards = st.lists(st.integers(0, 12), min_size=1, max_size=16)
+ranks = st.integers(1, 8)
+workers = st.integers(0, 4)
+
+
+def _consumed(batches: list[list[list[int]]], num_workers: int) -> list[list[int]]:
+    """The numbers of every rank, in the order in which torch's loader has its workers hand them out."""
+    consumed = []
+    for of_rank in batches:
+        hands = [of_rank[worker :: num_workers or 1] for worker in range(num_workers or 1)]
+        taken = [hands[i % len(hands)][i // len(hands)] for i in range(len(of_rank))]
+        consumed.append([number for batch in taken for number in batch])
+    return consumed
+
+
+def _ranks(size: int, batch_size: int, world_size: int, start: Position, epoch: int) -> list[EpochBatches]:
+    made = [
+        EpochBatches(size, batch_size, seed=7, shuffle=True, rank=rank, world_size=world_size, start=start)
+        for rank in range(world_size)
+    ]
+    for batches in made:
+        batches.set_epoch(epoch)
+    return made
+
+
+@given(shards, ranks, workers, st.integers(1, 4))
+def test_every_sample_comes_once_and_every_rank_steps_equally_often(
+    sizes: list[int], world_size: int, num_workers: int, batch_size: int
+) -> None:
+    size = sum(sizes)  # the index numbers the samples of all shards through, so that no shard belongs to anybody
+    batches = [_numbers(of_rank) for of_rank in _ranks(size, batch_size, world_size, Position(), 2)]
+    assert len({len(of_rank) for of_rank in batches}) == 1
+    assert sorted(number for of_rank in _consumed(batches, num_workers) for number in of_rank) == list(range(size))
+
+
+@given(shards, ranks, ranks, st.integers(1, 4), st.integers(1, 4), workers, st.data())
+def test_from_any_position_other_ranks_go_on_with_the_rest_of_the_order(
+    sizes: list[int],
+    before: int,
+    after: int,
+    batch_before: int,
+    batch_after: int,
+    num_workers: int,
+    data: st.DataObject,
+) -> None:
+    size, epoch = sum(sizes), 3
+    first = _ranks(size, batch_before, before, Position(), epoch)
+    done = data.draw(st.integers(0, len(first[0])))
+    had = [number for of_rank in first for batch in _numbers(of_rank)[:done] for number in batch]
+    position = first[0].position(epoch, done)
+    order = epoch_order(size, 7, epoch).tolist()
+    assert sorted(had) == sorted(order[: position.consumed])
+
+    second = _ranks(size, batch_after, after, position, epoch)
+    rest = [_numbers(of_rank) for of_rank in second]
+    assert len({len(of_rank) for of_rank in rest}) == 1
+    assert len(rest[0]) + second[0].done == len(second[0]), "Lightning counts as many batches as in any other epoch"
+    together = [number for of_rank in _consumed(rest, num_workers) for number in of_rank]
+    assert sorted(together) == sorted(order[position.consumed :])
+    assert second[0].position(epoch, len(second[0])).consumed == size
+
+    # It is killed once more, and goes on with a third number of ranks.
+    step = data.draw(st.integers(second[0].done, len(second[0])))
+    again = second[0].position(epoch, step)
+    had = [number for of_rank in rest for batch in of_rank[: step - second[0].done] for number in batch]
+    assert sorted(had) == sorted(order[position.consumed : again.consumed])
+
+    for of_rank in second:
+        of_rank.set_epoch(epoch + 1)
+    whole = [number for of_rank in second for batch in _numbers(of_rank) for number in batch]
+    assert sorted(whole) == list(range(size))
+    assert second[0].position(epoch + 1, 1) == (epoch + 1, min(batch_after * after, size))
+
+
+def test_workers_that_fetch_ahead_start_in_the_right_epoch() -> None:
+    """They ask for the first batches before Lightning calls set_epoch."""
+    batches = EpochBatches(9, 2, seed=5, shuffle=True, start=Position(3, 4))
+    assert [place.number for batch in batches for place in batch] == epoch_order(9, 5, 3)[4:].tolist()

@@ -65,7 +65,7 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
     if args.experimental_rerun is not None:
         parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
     overrides = tuple(args.overrides)
-    args.overrides = [*overrides, *_of_another_rank()]
+    args.overrides = [*overrides, *_of_another_rank(overrides)]
     version.setbase(config.HYDRA_VERSION)
     # Read when torch is imported.  Threads that spin while they wait take the cores from the processes that decode.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -104,13 +104,20 @@ def _first_rank() -> bool:
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
-def _of_another_rank() -> list[str]:
-    """Hydra's settings for a rank that is not the first: the time that names the run's folder is another one there."""
+def _of_another_rank(overrides: Sequence[str]) -> list[str]:
+    """Hydra's settings for a rank that is not the first: the time that names the run's folder is another one there.
+
+    A folder that the user named is known, and what there is of the run in it can be read.
+    """
     if _first_rank():
         return []
+    parted = [override.partition("=") for override in overrides]
     folder = tempfile.mkdtemp(prefix="vilamp-rank-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
+    named = [f"paths.output_dir={where}" for key, _, where in parted if key == "hydra.run.dir" and "${" not in where]
+    taken = any(key == "paths.output_dir" for key, _, _ in parted)
+    own = [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
+    return own if taken else [*own, *named[-1:]]
 
 
 def _refused_folder(error: Exception) -> VilampError | None:

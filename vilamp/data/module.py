@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from vilamp.data.decode import VideoReader
 from vilamp.data.frames import Corrupt, FrameSettings, Sampling
 from vilamp.data.isolation import Budget
 from vilamp.data.needle import NeedleSet
-from vilamp.data.order import EpochBatches
+from vilamp.data.order import EpochBatches, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
@@ -53,6 +54,7 @@ class VideoDataModule(LightningDataModule):
 
     Attributes:
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
+        start: where training goes on; to be set before the first batch.
 
     Raises:
         ConfigError: a value out of its range.
@@ -109,6 +111,7 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self.encode = encode
         self.indices: dict[str, ShardIndex] = {}
+        self.start = Position()
 
     def require(self, split: str) -> None:
         """Raise ConfigError where there is no such split (``train`` or ``val``)."""
@@ -154,30 +157,43 @@ class VideoDataModule(LightningDataModule):
             )  # fmt: skip
         self.indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
 
+    def digests(self) -> dict[str, str]:
+        """Of each split, what tells another set or order of samples from this one: a hash over their keys."""
+        return {
+            split: hashlib.blake2b("\0".join(s.key for s in index.samples).encode(), digest_size=16).hexdigest()
+            for split, index in self.indices.items()
+        }
+
+    def train_batches(self) -> EpochBatches:
+        """The batches of this rank, shuffled anew in every epoch, from ``start`` on."""
+        return self._batches("train", shuffle=True, start=self.start)
+
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled anew in every epoch."""
-        return self._loader("train", shuffle=True)
+        """Of :meth:`train_batches`."""
+        return self._loader("train", self.train_batches(), self.max_questions)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
-        return self._loader("val", shuffle=False) if "val" in self.indices else []
+        return self._loader("val", self._batches("val", shuffle=False), None) if "val" in self.indices else []
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave the batch on the host: the model moves the frames chunk by chunk."""
         return batch
 
-    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Any]:
-        samples = self.indices[split].samples
-        batches = EpochBatches(
-            len(samples),
+    def _batches(self, split: str, *, shuffle: bool, start: Position = Position()) -> EpochBatches:  # noqa: B008
+        return EpochBatches(
+            len(self.indices[split].samples),
             self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
+            start=start,
         )
+
+    def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
         return DataLoader(
-            VideoDataset(samples, self.reader, self.seed, self.max_questions if shuffle else None),
+            VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
             num_workers=self.num_workers,
@@ -185,4 +201,6 @@ class VideoDataModule(LightningDataModule):
             prefetch_factor=1 if self.num_workers else None,
             # Nothing in a worker depends on the epoch: it comes with every place.
             persistent_workers=self.num_workers > 0,
+            # Without one of its own, every new iteration would draw from the generator of the dropout.
+            generator=torch.Generator(),
         )

@@ -4,6 +4,9 @@ The order of an epoch is a pure function of (seed, epoch).  It is cut into globa
 places, of which rank r takes every ``world_size``-th from the r-th on.  So a global batch of one size holds the same
 samples for any number of ranks, no sample is lost or doubled, and all ranks have equally many steps: in the last global
 batch, which may be smaller, a rank may have fewer samples or none.
+
+A position in an epoch is the number of its samples that are consumed.  What comes after it is the rest of the same
+order, which can be cut anew: by another number of ranks or another batch size.
 """
 
 from __future__ import annotations
@@ -21,6 +24,13 @@ class Place(NamedTuple):
 
     number: int
     epoch: int
+
+
+class Position(NamedTuple):
+    """Where training stands: so many samples of the epoch's order are consumed, and all of the epochs before."""
+
+    epoch: int = 0
+    consumed: int = 0
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
@@ -62,10 +72,20 @@ class EpochBatches(Sampler[list[Place]]):
         seed: of the order.
         shuffle: whether the epochs differ; without it every epoch is epoch 0 and in the order of the index.
         rank, world_size: of the process.
+        start: where the first iteration goes on.  The epoch of ``start`` has as many batches as any other: its first
+            :attr:`done` count as had, whatever the batches were that consumed its samples.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Position = Position(),  # noqa: B008  (it cannot be changed)
     ) -> None:
         self.size = size
         self.batch_size = batch_size
@@ -73,7 +93,8 @@ class EpochBatches(Sampler[list[Place]]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
+        self.start = start
+        self.epoch = start.epoch  # workers fetch ahead before anybody calls set_epoch
 
     @property
     def sampler(self) -> EpochBatches:
@@ -84,12 +105,24 @@ class EpochBatches(Sampler[list[Place]]):
         """Choose the epoch that the next iteration runs through."""
         self.epoch = epoch
 
+    @property
+    def done(self) -> int:
+        """Batches that the epoch of ``start`` has less than the others."""
+        return len(self) - num_steps(self.size - self.start.consumed, self.batch_size, self.world_size)
+
+    def position(self, epoch: int, batches: int) -> Position:
+        """Where training stands after so many batches of an epoch (with :attr:`done`, in the epoch of ``start``)."""
+        consumed, before = (self.start.consumed, self.done) if epoch == self.start.epoch else (0, 0)
+        return Position(epoch, min(consumed + (batches - before) * self.batch_size * self.world_size, self.size))
+
     def __len__(self) -> int:
         return num_steps(self.size, self.batch_size, self.world_size)
 
     def __iter__(self) -> Iterator[list[Place]]:
         epoch = self.epoch if self.shuffle else 0
         order = epoch_order(self.size, self.seed, epoch) if self.shuffle else np.arange(self.size)
-        for step in range(len(self)):
+        if self.epoch == self.start.epoch:
+            order = order[self.start.consumed :]
+        for step in range(num_steps(len(order), self.batch_size, self.world_size)):
             batch = rank_batch(order, step, self.batch_size, self.rank, self.world_size)
             yield [Place(int(number), epoch) for number in batch]

@@ -102,6 +102,13 @@ class SkipReport(Callback):
         self.reasons: Counter[str] = Counter()
         self.unshared: list[Skip] = []
 
+    def read_back(self) -> None:
+        """Count what a run that goes on has listed already."""
+        if self.file.exists():
+            rows = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
+            self.seen.update((row["shard"], row["key"]) for row in rows)
+            self.reasons = Counter(row["reason"] for row in rows)
+
     def report(self, skips: Iterable[Skip]) -> None:
         """Count and list what is new."""
         for skip in skips:

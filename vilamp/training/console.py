@@ -10,6 +10,10 @@ from contextlib import contextmanager
 _UNSAID = (
     # The run's folder is Hydra's too, and its files are nobody's earlier results.
     r"Experiment logs directory .* exists and is not empty",
+    # The checkpoints of a run that goes on are its own.
+    r"Checkpoint directory .* exists and is not empty",
+    # Where in the epoch training goes on is the sampler's to know, and it does.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
     # Frozen parts stay in evaluation mode on purpose; PartwiseAdamW.freeze sets the mode of every part.
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # data.val=null is how a run says that nothing validates.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ MODES = get_args(Mode)
 
 @contextmanager
 def open_loggers(
-    folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]
+    folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any], steps_behind: int = 0
 ) -> Iterator[list[Logger]]:
     """``metrics.csv`` in the run's folder, and a W&B run beside it, both finished whatever happens.
 
@@ -33,6 +34,7 @@ def open_loggers(
         project: of W&B.
         timeout: seconds to wait for W&B's server, when the run begins and again when it ends.
         config: shown in W&B.
+        steps_behind: of a run that goes on; ``metrics.csv`` keeps what it logged in them.
 
     Raises:
         ConfigError: ``mode`` is none of :data:`MODES`, or ``timeout`` is not positive.
@@ -41,7 +43,7 @@ def open_loggers(
         raise ConfigError(f"logger.mode={mode} must be one of {', '.join(MODES)}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    loggers: list[Logger] = [_csv_logger(folder, steps_behind)]
     if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
         loggers.append(WandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
@@ -50,6 +52,26 @@ def open_loggers(
             closing.callback(_finish, logger, ended_well, timeout)
         yield loggers
         ended_well.append(True)
+
+
+def _csv_logger(folder: Path, steps_behind: int) -> CSVLogger:
+    """Begins ``metrics.csv`` anew, with its rows of the steps behind."""
+    logger = CSVLogger(folder, name="", version="")
+    if not first_rank():
+        return logger
+    # Lightning removes a file that is there.  Under this name it outlives a kill before its rows are written again.
+    file, before = folder / "metrics.csv", folder / "metrics.before.csv"
+    if steps_behind and file.exists() and not before.exists():
+        file.rename(before)
+    if steps_behind and before.exists():
+        with before.open(newline="") as lines:
+            rows = [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]
+        logger.experiment.metrics = [
+            {name: value for name, value in row.items() if value} for row in rows if int(row["step"]) < steps_behind
+        ]
+        logger.save()
+    before.unlink(missing_ok=True)
+    return logger
 
 
 def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from vilamp.models.video_lm import Output, VideoLM
 from vilamp.samples import Batch
 from vilamp.training.metrics import QuestionMetrics
 from vilamp.training.optim import PartwiseAdamW
+from vilamp.training.restart import total_steps
 
 
 class VideoQA(LightningModule):
@@ -33,6 +34,8 @@ class VideoQA(LightningModule):
         self.validation = QuestionMetrics()
         self.history: list[dict[str, float]] = []
         """The validation metrics of every validation so far, in order, with the step."""
+        self.steps_behind = 0
+        """Of the optimiser, in the checkpoint that training goes on from."""
         optim.freeze(model)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -69,7 +72,7 @@ class VideoQA(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and its schedule by step."""
-        steps = self.trainer.estimated_stepping_batches
+        steps = total_steps(self.trainer, self.steps_behind)
         if steps == float("inf"):
             raise ConfigError(
                 "trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls until the last step"
@@ -96,6 +99,7 @@ class VideoQA(LightningModule):
                 f"left over {sorted(stored - trained)[:5]} (the first five of each); use the selector, merger, model "
                 "and optim.lr of its run"
             )
+        self.steps_behind = checkpoint["global_step"]
 
     def _trained(self) -> set[str]:
         """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""

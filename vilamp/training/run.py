@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError  # the error alone: nothing is unpickled but what weights_only allows
 from typing import Any, cast
 
 import torch
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -28,12 +27,14 @@ from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
+from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles, read_checkpoint
 from vilamp.training.console import without_remarks
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.ranks import first_rank
+from vilamp.training.resume import find_start
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
 
@@ -78,7 +79,7 @@ class _Parts:
 
 
 def train(cfg: DictConfig) -> Run:
-    """Train, validate before, in between and after, and write the run's folder.
+    """Train, validate before, in between and after, and write the run's folder; or go on with a run that broke off.
 
     ``metrics.json`` holds the validation metrics of the best checkpoint, the accuracy before training
     (``val/accuracy_before``), and the run's resources.
@@ -94,29 +95,28 @@ def train(cfg: DictConfig) -> Run:
     """
     parts = _prepare(cfg)
     parts.data.require("train")
-    best = _best_checkpoint(parts)
-    with _told(parts, best), without_remarks(), _loggers(cfg, parts) as loggers:
-        trainer = _trainer(cfg, parts, loggers, [parts.resources, *parts.watchers, best, RichProgressBar()])
-        if parts.data.validates:
+    checkpoints = parts.folder / "checkpoints"
+    with _told(parts), without_remarks(), ExitStack() as open_until_the_end:
+        start = find_start(cfg.resume, checkpoints, parts.module.config)
+        if start.path is not None:
+            parts.skips.read_back()
+        loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
+        best = BestCheckpoint(checkpoints, inherits=start.best)
+        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
+        saving = [best, last] if parts.data.validates else [last]
+        trainer = _trainer(cfg, parts, loggers, [parts.resources, *parts.watchers, RichProgressBar(), *saving])
+        if parts.data.validates and start.path is None:
             trainer.validate(parts.module, parts.data, verbose=False)
-        trainer.fit(parts.module, parts.data)
+        trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
         history = parts.module.history
         if parts.data.validates and history[-1]["step"] < trainer.global_step and len(history) == 1:
             # It ended before its first validation (trainer.max_steps): these weights are the only ones that trained.
             trainer.validate(parts.module, parts.data, verbose=False)
-            trainer.save_checkpoint(parts.folder / "checkpoints" / "best.ckpt")
+            trainer.save_checkpoint(checkpoints / BEST)
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
         return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
-
-
-def _best_checkpoint(parts: _Parts) -> ModelCheckpoint:
-    """``best.ckpt`` by validation accuracy, or after the last step where nothing validates; ``last.ckpt`` beside it."""
-    folder = parts.folder / "checkpoints"
-    if parts.data.validates:
-        return ModelCheckpoint(folder, filename="best", monitor="val/accuracy", mode="max", save_last=True)
-    return ModelCheckpoint(folder, filename="last")
 
 
 def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
@@ -140,12 +140,7 @@ def evaluate(cfg: DictConfig) -> Run:
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
     """
-    path = Path(str(cfg.checkpoint))
-    if not path.is_file():
-        raise ConfigError(f"checkpoint={path} is not a file")
-    checkpoint = _read_checkpoint(path)
-    if "config" not in checkpoint:
-        raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
+    checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
     merged = _configuration(checkpoint["config"])
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
@@ -171,18 +166,6 @@ def evaluate(cfg: DictConfig) -> Run:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    # A file that is no checkpoint can fail in every way that a pickle, a zip archive or a tensor can.
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"checkpoint={path} cannot be read: {type(error).__name__}: {reason}") from error
-    if not isinstance(checkpoint, dict):
-        raise ConfigError(f"checkpoint={path} was not written by a training run: it holds no configuration")
-    return checkpoint
 
 
 def _configuration(stored: dict[str, Any]) -> DictConfig:
@@ -230,12 +213,12 @@ def _tell(report: Report, path: str, folder: Path) -> None:
 
 
 @contextmanager
-def _told(parts: _Parts, checkpoints: ModelCheckpoint | None = None) -> Iterator[None]:
+def _told(parts: _Parts) -> Iterator[None]:
     """Within this, Ctrl-C and what the disk refuses end in one message."""
 
     def remains() -> str:
-        last = checkpoints and (checkpoints.last_model_path or checkpoints.best_model_path)
-        what = f"the last checkpoint is {last}" if last else "there is no checkpoint"
+        last = parts.folder / "checkpoints" / LAST
+        what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
         return f"{what}, what was logged is in {parts.folder}"
 
     data = Path(parts.module.config["paths"]["data_dir"])
@@ -243,9 +226,9 @@ def _told(parts: _Parts, checkpoints: ModelCheckpoint | None = None) -> Iterator
         yield
 
 
-def _loggers(cfg: DictConfig, parts: _Parts) -> AbstractContextManager[list[Logger]]:
+def _loggers(cfg: DictConfig, parts: _Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
     node = cfg.logger
-    return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg))
+    return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
 
 def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
@@ -255,6 +238,7 @@ def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: l
         "trainer",
         callbacks=callbacks,
         logger=loggers,
+        plugins=[WholeFiles()],
         default_root_dir=parts.folder,
         num_sanity_val_steps=0,  # a whole validation runs before the first step
         use_distributed_sampler=False,  # the order of the samples is ours
