@@ -1,15 +1,16 @@
 """Differential keyframe selection (DKS): the most relevant frames that do not repeat each other.
 
-Only the similarities with frames already taken are ever computed.  Frames are walked in blocks from the most relevant
-down, and the walk ends with the K-th keyframe; the best few are found without sorting all, because often they are all
-that is needed.  A keyframe that most frames repeat, as in a static shot, strikes them out in one pass over the
-embeddings, where they lie.  Extra memory is a block of frames and the K taken ones, whatever the length of the video; a
-matrix of all pairs never exists.
+Only the similarities with frames already taken are ever computed.  Frames are walked from the most relevant down, in
+blocks, and the walk ends with the K-th keyframe; the best few are found without sorting all, because often they are all
+that is needed.  Most frames that repeat a keyframe stand around it in time, so its shot is struck out where it lies,
+which is cheaper than fetching the frames in order of relevance.  Extra memory is a block of frames and the K taken
+ones, whatever the length of the video; a matrix of all pairs never exists.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -19,12 +20,10 @@ from vilamp.interfaces import FrameSelector, Selection, check_finite, check_sele
 
 BLOCK = 512
 """Candidates that are fetched and compared with the taken frames at a time."""
-GROWTH = 64
+GROWTH = 8
 """Where the best candidates were not enough, how many times more of those left come next."""
-SAMPLE = 64
-"""Frames at equal steps that tell how many a taken frame would strike out."""
-WORTH_A_PASS = 0.5
-"""The share of all frames that must be struck out to save the time that a pass over all frames takes."""
+SAMPLE = 256
+"""Frames at equal steps that tell how far a shot reaches."""
 NEVER = -torch.inf
 """The relevance of a frame that is not, or no longer, a candidate."""
 
@@ -93,16 +92,16 @@ def greedy_walk(frames: Tensor, relevance: Tensor, num_keyframes: int, tau: floa
     Returns:
         int64[k], k <= K.
     """
-    walk = _Walk(frames, min(num_keyframes, len(frames)), tau)
-    left, count = relevance, 2 * num_keyframes
-    while True:
-        candidates = _best(left, count)
+    walk = _Walk(frames, relevance, min(num_keyframes, len(frames)), tau)
+    count = 2 * num_keyframes
+    while not walk.done:
+        candidates, taken_before = _best(walk.left, count), len(walk.picks)
         walk.through(candidates)
-        if walk.done or len(candidates) < count:  # fewer are all that were left
-            return torch.cat([candidates[:0], *walk.picks])
-        left = left.index_fill(0, candidates, NEVER)
-        walk.strike_out(left)
+        if len(candidates) < count:  # all that were left
+            break
+        walk.leap(taken_before)
         count *= GROWTH
+    return torch.cat([relevance.new_empty(0, dtype=torch.int64), *walk.picks])
 
 
 def _best(relevance: Tensor, count: int) -> Tensor:
@@ -121,15 +120,19 @@ class _Walk:
     """Alg. 1 under way.
 
     Attributes:
+        left: float[N], the relevance of each frame, :data:`NEVER` of one that is no longer a candidate.
         picks: int64[1] each, the frames taken so far, in order.
     """
 
-    def __init__(self, frames: Tensor, num_keyframes: int, tau: float) -> None:
+    def __init__(self, frames: Tensor, relevance: Tensor, num_keyframes: int, tau: float) -> None:
         self.frames, self.num_keyframes, self.tau = frames, num_keyframes, tau
+        self.left = relevance.clone()
         self.picks: list[Tensor] = []
         dtype = torch.promote_types(frames.dtype, torch.float32)
         self._taken = frames.new_empty(num_keyframes, frames.shape[1], dtype=dtype)  # their rows
         self._block = frames.new_empty(min(BLOCK, len(frames)), frames.shape[1])  # one: new memory costs more
+        self._step = -(-len(frames) // SAMPLE)
+        self._sample = frames[:: self._step].to(dtype)
 
     @property
     def done(self) -> bool:
@@ -138,32 +141,64 @@ class _Walk:
 
     def through(self, candidates: Tensor) -> None:
         """Take from ``candidates``, int64[M] from the best to the worst, until there are K."""
+        self.left.index_fill_(0, candidates, NEVER)
         for block in candidates.split(BLOCK):
             rows = torch.index_select(self.frames, 0, block, out=self._block[: len(block)]).to(self._taken.dtype)
-            free = ~self._repeats(rows).any(0)
+            free = ~self._repeats(rows)
             while len(first := free.nonzero()[:1, 0]):
                 best = int(first)
-                self._taken[len(self.picks)] = row = rows[best]
-                self.picks.append(block[best : best + 1])
+                row = rows[best]
+                self._take(block[best : best + 1], row)
                 if self.done:
                     return
                 block, rows = block[best + 1 :], rows[best + 1 :]  # what stands before is taken or repeats a taken one
                 free = free[best + 1 :] & (rows @ row <= self.tau)
 
-    def strike_out(self, relevance: Tensor) -> None:
-        """Set the relevance, float[N], of what repeats a taken frame to :data:`NEVER`, if that is most of the video.
+    def leap(self, start: int) -> None:
+        """Strike out the shots of the keyframes from the ``start``-th on, then take the best frame left, and so on.
 
-        The taken frame that strikes out most is told by a sample, which decides time only, never the result.
+        It ends when the best frame left repeats a taken one: then shots do not tell enough, and the walk goes on.
         """
-        step = -(-len(self.frames) // SAMPLE)
-        struck = self._repeats(self.frames[::step].to(self._taken.dtype)) & (relevance[::step] > NEVER)
-        share, most = struck.float().mean(1).max(0)
-        if float(share) > WORTH_A_PASS:
-            relevance.masked_fill_(frame_relevance(self.frames, self._taken[most]) > self.tau, NEVER)
+        while not self.done:
+            for row in self._taken[start : len(self.picks)]:
+                self._strike_out(row)
+            start = len(self.picks)
+            best = self.left.argmax(0, keepdim=True)  # of equals the first
+            rows = self.frames[best].to(self._taken.dtype)
+            if bool(self._repeats(rows) | (self.left[best] == NEVER)):
+                return
+            self._take(best, rows[0])
+
+    def _take(self, frame: Tensor, row: Tensor) -> None:
+        self._taken[len(self.picks)] = row
+        self.picks.append(frame)
+        self.left.index_fill_(0, frame, NEVER)
 
     def _repeats(self, rows: Tensor) -> Tensor:
-        """bool[k, M]: which of the k taken frames are repeated by which of ``rows``, float[M, Ds] (Eq. 4)."""
-        return self._taken[: len(self.picks)] @ rows.T > self.tau
+        """bool[M]: which of ``rows``, float[M, Ds], repeat a taken frame (Eq. 4)."""
+        return (self._taken[: len(self.picks)] @ rows.T > self.tau).any(0)
+
+    def _strike_out(self, row: Tensor) -> None:
+        """Strike out the frames that repeat a taken ``row``, float[Ds], wherever frames of the sample in a row do.
+
+        At least half of these frames of the sample must still be candidates, so that all calls together compare three
+        frames for each of the video at most.
+        """
+        similar = (self._sample @ row > self.tau).tolist()
+        candidate = (self.left[:: self._step] > NEVER).tolist()
+        for run in _runs(similar):
+            if 2 * sum(candidate[run]) >= run.stop - run.start:
+                shot = slice(max(0, (run.start - 1) * self._step + 1), run.stop * self._step)
+                self.left[shot].masked_fill_(frame_relevance(self.frames[shot], row) > self.tau, NEVER)
+
+
+def _runs(flags: list[bool]) -> Iterator[slice]:
+    """Where two or more true ones stand in a row."""
+    stop = 0
+    for flag, equal in groupby(flags):
+        start, stop = stop, stop + len(list(equal))
+        if flag and stop - start > 1:
+            yield slice(start, stop)
 
 
 def fill_gaps(keyframes: Tensor, num_frames: int, num_keyframes: int) -> Tensor:
