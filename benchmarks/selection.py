@@ -21,9 +21,10 @@ from vilamp.selectors.differential import DifferentialSelector
 
 WIDTH, K, TAU = 512, 32, 0.85
 SIZES, REPEATS = (600, 2_500, 10_000), 15
-SCENES = 100
-KINDS = ("random", "scenes", "static")
-"""Videos of frames that are all unlike, of :data:`SCENES` equally long scenes, and of one shot, in a little noise."""
+SCENES, FEW_SCENES = 100, 12
+KINDS = ("random", "scenes", "few scenes", "static")
+"""Videos of frames that are all unlike, of :data:`SCENES` equally long scenes, of fewer scenes than keyframes, so that
+every frame must be looked at, and of one shot, in a little noise."""
 
 POINTS = [(size, kind) for size in SIZES for kind in KINDS]
 QUICK_POINTS, QUICK_REPEATS = [(200, "scenes")], 3
@@ -45,7 +46,7 @@ COLUMNS = (
 
 def video(kind: str, num_frames: int) -> tuple[Tensor, Tensor]:
     """Unit frames float[N, Ds] and a unit query float[Ds]."""
-    pictures = {"random": num_frames, "scenes": min(SCENES, num_frames), "static": 1}[kind]
+    pictures = min(num_frames, {"random": num_frames, "scenes": SCENES, "few scenes": FEW_SCENES, "static": 1}[kind])
     generator = torch.Generator().manual_seed(0)
     shown = torch.arange(num_frames) * pictures // num_frames
     frames = torch.randn(pictures, WIDTH, generator=generator)[shown]

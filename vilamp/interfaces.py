@@ -155,8 +155,14 @@ class FrameMerger(nn.Module, ABC):
         """
 
 
-def check_selector_inputs(frames: Tensor, query: Tensor, num_keyframes: int, timestamps: Tensor) -> None:
-    """Raise ValueError unless the arguments are what :meth:`FrameSelector.forward` promises."""
+def check_selector_inputs(
+    frames: Tensor, query: Tensor, num_keyframes: int, timestamps: Tensor, *, finite_frames: bool = True
+) -> None:
+    """Raise ValueError unless the arguments are what :meth:`FrameSelector.forward` promises.
+
+    A selector that sees by its relevance whether the frames are finite passes ``finite_frames=False``, which spares a
+    pass over all of them, and then calls :func:`check_finite` itself.
+    """
     if frames.dim() != 2 or frames.shape[0] < 1:
         raise ValueError(f"frames must be float[N, Ds] with N >= 1, got {list(frames.shape)}")
     if query.shape != frames.shape[1:]:
@@ -165,7 +171,9 @@ def check_selector_inputs(frames: Tensor, query: Tensor, num_keyframes: int, tim
         raise ValueError(f"timestamps must be float[{frames.shape[0]}] to match frames, got {list(timestamps.shape)}")
     if num_keyframes < 1:
         raise ValueError(f"num_keyframes must be at least 1, got {num_keyframes}")
-    check_finite(frames=frames, query=query, timestamps=timestamps)
+    if finite_frames:
+        check_finite(frames=frames)
+    check_finite(query=query, timestamps=timestamps)
 
 
 def frame_relevance(frames: Tensor, query: Tensor) -> Tensor:

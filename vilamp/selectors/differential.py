@@ -1,30 +1,29 @@
 """Differential keyframe selection (DKS): the most relevant frames that do not repeat each other.
 
-Only the similarities with frames already taken are ever computed.  The best candidates are walked first; often they are
-all that is needed.  If they were nearly all alike, as in a static shot, one pass over the embeddings for each keyframe
-strikes out whatever repeats it.  What is left is walked in blocks from the most relevant down, so the walk ends with
-the K-th keyframe.  Extra memory is a block of frames and the K taken ones, whatever the length of the video; a matrix
-of all pairs never exists.
+Only the similarities with frames already taken are ever computed.  Frames are walked from the most relevant down, in
+blocks, and the walk ends with the K-th keyframe; the best few are found without sorting all, because often they are all
+that is needed.  Most frames that repeat a keyframe stand around it in time, so its shot is struck out where it lies,
+which is cheaper than fetching the frames in order of relevance.  Extra memory is a block of frames and the K taken
+ones, whatever the length of the video; a matrix of all pairs never exists.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
 from vilamp.errors import ConfigError
-from vilamp.interfaces import FrameSelector, Selection, check_selector_inputs, frame_relevance
+from vilamp.interfaces import FrameSelector, Selection, check_finite, check_selector_inputs, frame_relevance
 
-BLOCK = 192
+BLOCK = 512
 """Candidates that are fetched and compared with the taken frames at a time."""
-HEAD = 32
-"""Candidates of a block that are compared with each other at a time."""
-SAMPLE = 64
-"""Frames that tell whether a pass over all frames would pay."""
-PASSES = 3
-"""Such passes that cost as much time as fetching all frames and comparing them in the walk, about."""
+GROWTH = 8
+"""Where the best candidates were not enough, how many times more of those left come next."""
+SAMPLE = 256
+"""Frames at equal steps that tell how far a shot reaches."""
 NEVER = -torch.inf
 """The relevance of a frame that is not, or no longer, a candidate."""
 
@@ -67,8 +66,10 @@ class DifferentialSelector(FrameSelector):
         generator: torch.Generator | None = None,
     ) -> Selection:
         """See :class:`~vilamp.interfaces.FrameSelector`; draws nothing, ``timestamps`` play no part."""
-        check_selector_inputs(frames, query, num_keyframes, timestamps)
+        check_selector_inputs(frames, query, num_keyframes, timestamps, finite_frames=False)
         relevance = frame_relevance(frames, query)
+        if not bool(relevance.isfinite().all()):  # as it is for every frame that is not finite
+            check_finite(frames=frames)
         ranking = relevance
         if self.relevance_floor is not None:
             ranking = relevance.masked_fill(relevance < self.relevance_floor, NEVER)
@@ -91,23 +92,25 @@ def greedy_walk(frames: Tensor, relevance: Tensor, num_keyframes: int, tau: floa
     Returns:
         int64[k], k <= K.
     """
-    walk = _Walk(frames, min(num_keyframes, len(frames)), tau)
-    best = _from_the_best(relevance, BLOCK)
-    walk.through(best)
-    if not walk.done and len(best) == BLOCK:  # fewer would be all that there are
-        left = relevance.index_fill(0, best, NEVER)
-        walk.strike_out(left)
-        walk.through(_from_the_best(left))
-    return torch.cat([best[:0], *walk.picks])
+    walk = _Walk(frames, relevance, min(num_keyframes, len(frames)), tau)
+    count = 2 * num_keyframes
+    while not walk.done:
+        candidates, taken_before = _best(walk.left, count), len(walk.picks)
+        walk.through(candidates)
+        if len(candidates) < count:  # all that were left
+            break
+        walk.leap(taken_before)
+        count *= GROWTH
+    return torch.cat([relevance.new_empty(0, dtype=torch.int64), *walk.picks])
 
 
-def _from_the_best(relevance: Tensor, count: int | None = None) -> Tensor:
-    """int64[M]: the candidates, or the ``count`` best of them, from the best to the worst; of equals the earlier first.
+def _best(relevance: Tensor, count: int) -> Tensor:
+    """int64[M], M <= ``count``: the best candidates, from the best to the worst; of equals the earlier first.
 
     A few are found without sorting all, which would take longer than everything else where a few are enough.
     """
     wanted = relevance > NEVER
-    if count is not None and count < len(relevance):
+    if count < len(relevance):
         wanted &= relevance >= relevance.topk(count, sorted=False).values.amin()  # with all that equal the last
     candidates = wanted.nonzero().squeeze(1)
     return candidates[relevance[candidates].argsort(descending=True, stable=True)][:count]
@@ -117,72 +120,85 @@ class _Walk:
     """Alg. 1 under way.
 
     Attributes:
-        picks: int64[.] each, the frames taken so far, in order.
+        left: float[N], the relevance of each frame, :data:`NEVER` of one that is no longer a candidate.
+        picks: int64[1] each, the frames taken so far, in order.
     """
 
-    def __init__(self, frames: Tensor, num_keyframes: int, tau: float) -> None:
+    def __init__(self, frames: Tensor, relevance: Tensor, num_keyframes: int, tau: float) -> None:
         self.frames, self.num_keyframes, self.tau = frames, num_keyframes, tau
-        dtype = torch.promote_types(frames.dtype, torch.float32)
+        self.left = relevance.clone()
         self.picks: list[Tensor] = []
+        dtype = torch.promote_types(frames.dtype, torch.float32)
         self._taken = frames.new_empty(num_keyframes, frames.shape[1], dtype=dtype)  # their rows
-        self._count = 0
-        self._struck = 0  # rows of `_taken` that no candidate repeats any more
         self._block = frames.new_empty(min(BLOCK, len(frames)), frames.shape[1])  # one: new memory costs more
+        self._step = -(-len(frames) // SAMPLE)
+        self._sample = frames[:: self._step].to(dtype)
 
     @property
     def done(self) -> bool:
         """Whether K frames are taken."""
-        return self._count == self.num_keyframes
+        return len(self.picks) == self.num_keyframes
 
     def through(self, candidates: Tensor) -> None:
         """Take from ``candidates``, int64[M] from the best to the worst, until there are K."""
+        self.left.index_fill_(0, candidates, NEVER)
         for block in candidates.split(BLOCK):
             rows = torch.index_select(self.frames, 0, block, out=self._block[: len(block)]).to(self._taken.dtype)
-            compared = self._struck  # rows of `_taken` that the candidates of this block have been compared with
-            while not self.done:
-                if compared < self._count:
-                    # Eq. 4; taken frames first: a faster product
-                    redundancy = (self._taken[compared : self._count] @ rows.T).amax(0)
-                    block, rows = _keep(redundancy <= self.tau, block, rows)
-                    compared = self._count
-                if not len(block):
-                    break
-                new = _first_dissimilar(rows[:HEAD], self.num_keyframes - self._count, self.tau)
-                self._taken[self._count : self._count + len(new)] = rows[new]
-                self.picks.append(block[new])
-                self._count += len(new)
-                block, rows = block[HEAD:], rows[HEAD:]
-            if self.done:
-                break
+            free = ~self._repeats(rows)
+            while len(first := free.nonzero()[:1, 0]):
+                best = int(first)
+                row = rows[best]
+                self._take(block[best : best + 1], row)
+                if self.done:
+                    return
+                block, rows = block[best + 1 :], rows[best + 1 :]  # what stands before is taken or repeats a taken one
+                free = free[best + 1 :] & (rows @ row <= self.tau)
 
-    def strike_out(self, relevance: Tensor) -> None:
-        """Set the relevance, float[N], of all frames that repeat a taken one to :data:`NEVER`, if that saves time.
+    def leap(self, start: int) -> None:
+        """Strike out the shots of the keyframes from the ``start``-th on, then take the best frame left, and so on.
 
-        It takes a pass over all frames for each taken one, where they lie, and saves fetching and comparing those that
-        are struck out.  Frames at equal steps tell how many that would be.
+        It ends when the best frame left repeats a taken one: then shots do not tell enough, and the walk goes on.
         """
-        step = -(-len(self.frames) // SAMPLE)
-        sample = self.frames[::step].to(self._taken.dtype)
-        repeats = (self._taken[: self._count] @ sample.T > self.tau).any(0) & (relevance[::step] > NEVER)
-        if self._count < PASSES * float(repeats.float().mean()):
-            for row in self._taken[: self._count]:
-                relevance.masked_fill_(frame_relevance(self.frames, row) > self.tau, NEVER)
-            self._struck = self._count
+        while not self.done:
+            for row in self._taken[start : len(self.picks)]:
+                self._strike_out(row)
+            start = len(self.picks)
+            best = self.left.argmax(0, keepdim=True)  # of equals the first
+            rows = self.frames[best].to(self._taken.dtype)
+            if bool(self._repeats(rows) | (self.left[best] == NEVER)):
+                return
+            self._take(best, rows[0])
+
+    def _take(self, frame: Tensor, row: Tensor) -> None:
+        self._taken[len(self.picks)] = row
+        self.picks.append(frame)
+        self.left.index_fill_(0, frame, NEVER)
+
+    def _repeats(self, rows: Tensor) -> Tensor:
+        """bool[M]: which of ``rows``, float[M, Ds], repeat a taken frame (Eq. 4)."""
+        return (self._taken[: len(self.picks)] @ rows.T > self.tau).any(0)
+
+    def _strike_out(self, row: Tensor) -> None:
+        """Strike out the frames that repeat a taken ``row``, float[Ds], wherever frames of the sample in a row do.
+
+        At least half of these frames of the sample must still be candidates, so that all calls together compare three
+        frames for each of the video at most.
+        """
+        similar = (self._sample @ row > self.tau).tolist()
+        candidate = (self.left[:: self._step] > NEVER).tolist()
+        for run in _runs(similar):
+            if 2 * sum(candidate[run]) >= run.stop - run.start:
+                shot = slice(max(0, (run.start - 1) * self._step + 1), run.stop * self._step)
+                self.left[shot].masked_fill_(frame_relevance(self.frames[shot], row) > self.tau, NEVER)
 
 
-def _keep(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
-    kept = mask.nonzero().squeeze(1)
-    return [tensor[kept] for tensor in tensors]
-
-
-def _first_dissimilar(rows: Tensor, limit: int, tau: float) -> list[int]:
-    """Walk through a few candidates that nothing taken before blocks, and take those that do not block each other."""
-    similar = (rows @ rows.T > tau).tolist()  # [HEAD, HEAD] at most
-    new: list[int] = []
-    for candidate, similar_to in enumerate(similar):
-        if len(new) < limit and not any(similar_to[other] for other in new):
-            new.append(candidate)
-    return new
+def _runs(flags: list[bool]) -> Iterator[slice]:
+    """Where two or more true ones stand in a row."""
+    stop = 0
+    for flag, equal in groupby(flags):
+        start, stop = stop, stop + len(list(equal))
+        if flag and stop - start > 1:
+            yield slice(start, stop)
 
 
 def fill_gaps(keyframes: Tensor, num_frames: int, num_keyframes: int) -> Tensor:
