@@ -3,6 +3,8 @@
     python scripts/summarise.py outputs/DAY/TIME                      # print it
     python scripts/summarise.py outputs/DAY/TIME --write README.md    # replace what stands between the markers
 
+Several folders make one table, where a sweep ran in parts.
+
 Everything is read from what the runs wrote: the figures from ``metrics.json``, the names from Hydra's record of its
 choices, the command from Hydra's record of the sweep.
 """
@@ -41,19 +43,24 @@ class Result:
     metrics: dict[str, float]
 
 
-def read_sweep(folder: Path) -> list[Result]:
-    """The runs of a sweep, in the order of the table.
+def read_sweeps(folders: Sequence[Path]) -> list[Result]:
+    """The runs of all sweeps, in the order of the table.
 
     Raises:
-        ValueError: there is no run, or one of them did not end.
+        ValueError: there is no run in one of them, or one run did not end.
     """
+    runs = [run for folder in folders for run in _read_sweep(folder)]
+    return sorted(runs, key=lambda run: (_rank(run.selector), _rank(run.merger)))
+
+
+def _read_sweep(folder: Path) -> list[Result]:
     runs = sorted(path.parents[1] for path in folder.glob("*/.hydra/hydra.yaml"))
     if not runs:
         raise ValueError(f"{folder} holds no run: name the folder of a sweep (python train.py -m ...)")
     unfinished = [run.name for run in runs if not (run / "metrics.json").is_file()]
     if unfinished:
         raise ValueError(f"{folder}: no metrics.json in {', '.join(unfinished)}; these runs failed or still go on")
-    return sorted((_read_run(run) for run in runs), key=lambda run: (_rank(run.selector), _rank(run.merger)))
+    return [_read_run(run) for run in runs]
 
 
 def _read_run(run: Path) -> Result:
@@ -67,7 +74,7 @@ def command(folder: Path) -> str:
     return " ".join(["python train.py -m", *overrides])
 
 
-def render(results: Sequence[Result], started: str) -> str:
+def render(results: Sequence[Result], started: Sequence[str]) -> str:
     """Accuracy as a grid, then every figure, in Markdown."""
     cells = {(result.selector, result.merger): result.metrics["val/accuracy"] for result in results}
     selectors = list(dict.fromkeys(result.selector for result in results))
@@ -84,7 +91,7 @@ def render(results: Sequence[Result], started: str) -> str:
         ]
         rows.append([run.selector, run.merger, *figures])
     details = f"<details>\n<summary>All figures</summary>\n\n{_table(rows)}\n\n</details>"
-    return f"{_table(grid)}\n\nMeasured with `{started}`.\n\n{details}"
+    return f"{_table(grid)}\n\nMeasured with {' and '.join(f'`{line}`' for line in started)}.\n\n{details}"
 
 
 def replace_between_markers(text: str, table: str) -> str:
@@ -116,11 +123,13 @@ def _load(file: Path) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the sweep, with one folder for each run")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="of a sweep, with a folder for each run"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write into this file, between the markers")
     arguments = parser.parse_args(argv)
     try:
-        table = render(read_sweep(arguments.folder), command(arguments.folder))
+        table = render(read_sweeps(arguments.folders), [command(folder) for folder in arguments.folders])
         if arguments.write is None:
             print(table)
         else:

@@ -109,3 +109,20 @@ def test_a_run_that_did_not_end_is_named(sweep, capsys) -> None:
 def test_a_folder_without_runs_is_refused(tmp_path, capsys) -> None:
     assert summarise.main([str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_sweep_that_ran_in_parts_is_one_table(sweep, tmp_path, capsys) -> None:
+    assert summarise.main([str(sweep)]) == 0
+    whole = capsys.readouterr().out.splitlines()
+    part = tmp_path / "part"
+    part.mkdir()
+    (sweep / "3").rename(part / "3")
+    (part / "multirun.yaml").write_text((sweep / "multirun.yaml").read_text().replace("near,distant", "distant"))
+    assert summarise.main([str(part), str(sweep)]) == 0
+    parts = capsys.readouterr().out.splitlines()
+    told = [line for line in parts if line.startswith("Measured with")]
+    assert [line for line in parts if line not in told] == [line for line in whole if not line.startswith("Measured")]
+    assert told == [
+        "Measured with `python train.py -m selector=distant merger=none,mean` and "
+        "`python train.py -m selector=near,distant merger=none,mean`."
+    ]

@@ -2,9 +2,8 @@
 
 Among 64 to 256 seconds of drifting textures a few events happen; each question is about one of them.  Some events have
 the same shape, and the question names the place of the one that is meant; one of these stays longer than there are
-keyframes.  So the most relevant frames show one event over and over, and not every event that looks relevant can be a
-keyframe.  The set is made once, as H.264 files in WebDataset shards, and then read by the same pipeline as anybody's
-shards.
+keyframes, so that the most relevant frames show one event over and over.  The set is made once, as H.264 files in
+WebDataset shards, and then read by the same pipeline as anybody's shards.
 """
 
 from __future__ import annotations
