@@ -55,6 +55,7 @@ def test_a_set_is_shards_like_any_other(made: NeedleSet) -> None:
     for split, count in (("train", 3), ("val", 2)):
         index = index_shards(made.patterns()[split], f"data.{split}")
         assert index.skips == []
+        assert index.verified
         assert [sample.key for sample in index.samples] == [f"{split}-{i:06d}" for i in range(count)]
         for number, sample in enumerate(index.samples):
             plan = made.plan(split, number)

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vilamp.data import needle_scene, needle_video
 from vilamp.data.needle_video import SPLITS, NeedleRecipe, NeedleVideo, describe, make_sample, plan_video
+from vilamp.data.packing.indexing import write_foreign_index
 from vilamp.errors import ConfigError, DataError
 
 Sample = dict[str, "str | bytes"]
@@ -191,3 +192,6 @@ def _write_shard(path: Path, samples: Iterator[Sample]) -> None:
                 shard.write(sample)
         file.flush()
         os.fsync(file.fileno())
+    indexed = write_foreign_index(str(path))
+    if indexed.error or indexed.refused:
+        raise DataError(f"{path}: what was just written cannot be used: {indexed.error or indexed.refused[0]}")
