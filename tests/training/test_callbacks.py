@@ -118,6 +118,7 @@ import multiprocessing, os
 import torch
 from vilamp.training.memory import reset_peak_rss, tree_gib
 
+torch.set_num_threads(1)  # a forked child would wait for threads of OpenMP that it does not have
 QUARTER = 2**28
 
 def hold(pipe):
