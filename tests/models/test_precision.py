@@ -14,7 +14,7 @@ from vilamp.models.precision import hold, precision
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import Batch, Question, Video
 
-NEEDLES = [Needle("circle", "red", "centre"), Needle("star", "blue", "top left"), Needle("square", "green", "centre")]
+NEEDLES = [Needle("circle", "red", "centre"), Needle("star", "blue", "left"), Needle("square", "green", "centre")]
 
 
 def config(*overrides: str) -> DictConfig:

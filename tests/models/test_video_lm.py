@@ -49,7 +49,7 @@ def test_a_batch_says_what_its_questions_say_alone(tiny: tuple[VideoLM, PromptEn
     questions = [
         ask(encode, "what colour is the circle?"),
         ask(encode, "what shape is red?", "circle"),
-        ask(encode, "where is the star?", "top left"),
+        ask(encode, "where is the star?", "left"),
         ask(encode, "what is this?", "a text", has_video=False),
     ]
     batch = Batch([video(11), video(5, seed=1), video(1, seed=2)], questions, [1, 0, 1, -1])
@@ -87,7 +87,7 @@ def test_exact_match_is_what_greedy_decoding_says(tiny: tuple[VideoLM, PromptEnc
 def test_generation_does_not_see_the_answer(tiny: tuple[VideoLM, PromptEncoder]) -> None:
     model, encode = tiny
     end = encode.tokenizer.eos_token_id
-    shown = video(4, Needle("star", "blue", "top left"), 1)
+    shown = video(4, Needle("star", "blue", "left"), 1)
     said = [
         model.generate(Batch([shown], [ask(encode, "what colour is the star?", answer)], [0]), 6, end)[0].tolist()
         for answer in ("blue", "something else altogether")
