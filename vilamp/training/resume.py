@@ -27,7 +27,7 @@ FREE = frozenset(
         # How videos are read: all decoders find the same frames, and a skip has no part in the position.
         "decoder", "data.decode_timeout", "data.decode_memory", "data.max_skip_rate",
         # Where the shards are: what is in them is compared when they are read.
-        "data.train", "data.val",
+        "data.train", "data.val", "data.allow_pipe", "data.cache_dir",
     }
 )  # fmt: skip
 """Settings, or groups of them, that may differ from those of the checkpoint."""
