@@ -13,6 +13,7 @@ from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
 from vilamp.models.anchors import PRECEDING, RULES
 from vilamp.models.checkpoint import Report
+from vilamp.models.frame_features import Watched
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
@@ -133,8 +134,15 @@ class VideoLM(nn.Module):
             answers.append(self.language_model.generate(sequence, max_new_tokens, end))
         return answers
 
-    def see(self, batch: Batch) -> tuple[list[Tensor | None], list[Selection | None]]:
-        """The visual sequence float[V, D] and the selection for every question; None for a text-only one."""
+    def see(
+        self, batch: Batch, watched: Sequence[Watched] | None = None
+    ) -> tuple[list[Tensor | None], list[Selection | None]]:
+        """The visual sequence float[V, D] and the selection for every question; None for a text-only one.
+
+        Args:
+            batch: videos and questions.
+            watched: what is known of each video already; None computes it.
+        """
         visuals: list[Tensor | None] = [None] * len(batch.questions)
         selections: list[Selection | None] = [None] * len(batch.questions)
         stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
@@ -143,18 +151,25 @@ class VideoLM(nn.Module):
             if not asked:
                 continue
             questions = [batch.questions[i] for i in asked]
-            picked, queries = self.select(video, questions)
+            known = watched[index] if watched is not None else None
+            picked, queries = self.select(video, questions, known.embeddings if known else None)
             views = [
                 View(selection.keyframes.cpu(), query, question.seed)
                 for selection, query, question in zip(picked, queries, questions, strict=True)
             ]
-            for i, selection, sequence in zip(asked, picked, stream(video.frames, views), strict=True):
+            sequences = stream(known.features if known else video.frames, views)
+            for i, selection, sequence in zip(asked, picked, sequences, strict=True):
                 visuals[i], selections[i] = sequence, selection
         return visuals, selections
 
-    def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
-        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them."""
-        frames = self.scorer.embed_frames(video.frames)  # [N, Ds]
+    def select(
+        self, video: Video, questions: Sequence[EncodedQuestion], embeddings: Tensor | None = None
+    ) -> tuple[list[Selection], Tensor]:
+        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them.
+
+        ``embeddings`` float[N, Ds] are the scorer's of the frames, where they are known already.
+        """
+        frames = self.scorer.embed_frames(video.frames) if embeddings is None else embeddings  # [N, Ds]
         raw = self.scorer.encode_queries([question.query_ids for question in questions])  # [Q, Ds]
         queries = F.normalize(raw, dim=-1)
         timestamps = video.timestamps.to(frames.device)
