@@ -13,6 +13,8 @@ from vilamp import __version__
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
     "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "ask": ("vilamp.cli.ask", 'ask a video: vilamp ask VIDEO "what colour is the circle?"'),
+    "demo": ("vilamp.cli.demo", "the same in a browser: vilamp demo"),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
     "pack": (
         "vilamp.cli.pack",

@@ -141,6 +141,27 @@ def evaluate(cfg: DictConfig) -> Run:
         Interrupted: Ctrl-C.
     """
     checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
+    merged = configuration_of(cfg, checkpoint)
+    parts = _prepare(merged)
+    parts.data.require("val")
+    parts.module.on_load_checkpoint(checkpoint)
+    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
+        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
+        trainer.validate(parts.module, parts.data, verbose=False)
+        return _finish(parts, trainer, loggers, parts.module.history[-1])
+
+
+def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
+    """The configuration of an evaluation: that of the checkpoint's run, and what is named in place of it.
+
+    Args:
+        cfg: as composed from ``conf/evaluate.yaml``, or another of its kind.
+        checkpoint: as read.
+
+    Raises:
+        ConfigError: a variant that nothing follows.
+    """
     merged = _configuration(checkpoint["config"])
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
@@ -153,19 +174,15 @@ def evaluate(cfg: DictConfig) -> Run:
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
     named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
+    of_data = {key: named.pop(key) for key in ("fps", "max_frames") if key in named}
     for key, value in named.items():
         merged[key] = value
+    for key, value in of_data.items():
+        merged.data[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
-    parts = _prepare(merged)
-    parts.data.require("val")
-    parts.module.on_load_checkpoint(checkpoint)
-    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
-        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
-        trainer.validate(parts.module, parts.data, verbose=False)
-        return _finish(parts, trainer, loggers, parts.module.history[-1])
+    return merged
 
 
 def _configuration(stored: dict[str, Any]) -> DictConfig:
