@@ -24,7 +24,7 @@ STOREYS = [
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
     {"build", "training", "session", "memory"},
-    {"evaluation"},
+    {"evaluation", "demo"},
     {"cli", "__init__"},
 ]
 """From the ground up; a room imports from its own storey and those below, never from one above.

@@ -291,5 +291,5 @@ def _remark(cfg: DictConfig, trained: bool) -> str:
         return "This is a tiny model: it knows nothing but what it was trained on."
     return (
         "This is the tiny model that comes with the package. It has never seen a real video: it knows coloured shapes, "
-        "and answers everything with one of their words. checkpoint=... takes a model that you trained."
+        "and answers with their words, if at all. checkpoint=... takes a model that you trained."
     )

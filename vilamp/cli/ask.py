@@ -144,10 +144,10 @@ class _Teller:
         lines = sparkline(answer.times.tolist(), answer.relevance, answer.keyframes, console.width)
         console.print(lines, markup=False, highlight=False)
         told = ", ".join(f"{time:.1f}" for time in answer.keyframes)
-        console.print(f"keyframes at {told} s" if told else "no keyframes", style="dim", highlight=False)
+        console.print(f"keyframes at {told} s" if told else "no keyframes", style="dim", highlight=False, soft_wrap=True)
         query = answer.question.source.query
         if query != answer.question.source.question:
-            console.print(f"searched for: {query} (the scorer reads no more)", style="dim", markup=False)
+            console.print(f"searched for: {query} (the scorer reads no more)", style="dim", markup=False, soft_wrap=True)
         if self.arguments.thumbnails:
             self._thumbnails(console, answer)
 
