@@ -117,7 +117,7 @@ def test_a_question_beyond_the_context_is_an_error(loaded: LoadedModel, video: V
     encode = loaded.encode
     before, encode.max_text_tokens = encode.max_text_tokens, 40
     try:
-        with pytest.raises(DataError, match="the question cannot be asked: .* have .* tokens"):
+        with pytest.raises(DataError, match=r"the question cannot be asked: .* have .* tokens"):
             Session(loaded, video).ask("what colour is the circle " * 9)
     finally:
         encode.max_text_tokens = before
@@ -184,5 +184,3 @@ def test_a_random_selector_answers_alike_in_any_order(video: Video) -> None:
     first = [one.ask(text).keyframes for text in QUESTIONS]
     second = [other.ask(text).keyframes for text in reversed(QUESTIONS)]
     assert first == second[::-1] and first[0] != first[1]
-
-

@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # importing the package imports no library
 
 
 def load(checkpoint: str | PathLike[str] | None = None, **settings: Any) -> LoadedModel:
-    """A model that can be asked about videos (``docs/ask.md``)::
+    """A model that can be asked about videos, as ``docs/ask.md`` tells.
+
+    ::
 
         model = vilamp.load("outputs/DAY/TIME/checkpoints/best.ckpt")
         session = model.open("holiday.mp4")

@@ -146,6 +146,14 @@ def page(loaded: LoadedModel) -> Any:
     return blocks
 
 
+def appearance() -> dict[str, Any]:
+    """How the page looks, as arguments of its ``launch``; without fonts from the network."""
+    import gradio as gr
+
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return {"theme": theme, "footer_links": []}
+
+
 def serve(loaded: LoadedModel, port: int | None) -> None:
     """Show the page on this machine until Ctrl-C; None takes the first port that is free from 7860 on.
 
@@ -153,11 +161,8 @@ def serve(loaded: LoadedModel, port: int | None) -> None:
         ConfigError: gradio is not installed, or the port is taken.
     """
     blocks = page(loaded)
-    import gradio as gr
-
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # none from the network
     try:
         # A path is read by this machine, so nobody else is let in.
-        blocks.launch(server_name="127.0.0.1", server_port=port, theme=theme, footer_links=[], show_error=True)
+        blocks.launch(server_name="127.0.0.1", server_port=port, show_error=True, **appearance())
     except OSError as error:
         raise ConfigError(f"--port {port}: {error}") from error

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vilamp import config
 from vilamp.cli.app import INTERRUPTED, report
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f'{prog} VIDEO ["QUESTION"] [checkpoint=PATH] [setting=value ...] [--timeline FILE] [--thumbnails] [--json]',
+        usage=f'{prog} VIDEO ["QUESTION"] [checkpoint=PATH] [setting=value ...] [--timeline FILE] [...]',
         description="Ask a video a question; without one, as many as you like: the video is watched once.",
         epilog="Settings are those of conf/ask.yaml; docs/ask.md tells more.",
     )
@@ -144,10 +144,10 @@ class _Teller:
         lines = sparkline(answer.times.tolist(), answer.relevance, answer.keyframes, console.width)
         console.print(lines, markup=False, highlight=False)
         told = ", ".join(f"{time:.1f}" for time in answer.keyframes)
-        console.print(f"keyframes at {told} s" if told else "no keyframes", style="dim", highlight=False, soft_wrap=True)
+        console.print(Text(f"keyframes at {told} s" if told else "no keyframes", "dim"), soft_wrap=True)
         query = answer.question.source.query
         if query != answer.question.source.question:
-            console.print(f"searched for: {query} (the scorer reads no more)", style="dim", markup=False, soft_wrap=True)
+            console.print(Text(f"searched for: {query} (the scorer reads no more)", "dim"), soft_wrap=True)
         if self.arguments.thumbnails:
             self._thumbnails(console, answer)
 

@@ -16,14 +16,7 @@ MAX_THUMBNAILS = 16
 def draw_timeline(
     file: Path, video: Video, question: EncodedQuestion, selection: Selection, answer: str, exact: bool | None
 ) -> None:
-    """Write the picture as a PNG.
-
-    Args:
-        file: where to; the others are those of :func:`timeline_figure`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the picture of :func:`timeline_figure` as a PNG."""
     timeline_figure(video, question, selection, answer, exact).savefig(file, format="png")
 
 
