@@ -193,9 +193,9 @@ def _silent(doing: str, done: int, total: int) -> None:
 def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> Watched:
     """All that does not depend on a question, chunk by chunk, in the chunks in which questions will ask for it."""
     model, total = loaded.model, len(video)
-    embeddings = []
-    for chunk in video.frames.split(model.scorer.chunk_size):
-        progress("finding what is where", sum(map(len, embeddings)), total)
+    embeddings: list[torch.Tensor] = []
+    for number, chunk in enumerate(video.frames.split(model.scorer.chunk_size)):
+        progress("looking through", number * model.scorer.chunk_size, total)
         embeddings.append(model.scorer.embed_frames(chunk))
     features = KeptFeatures(model.vision_tower, video.frames, loaded.features_room)
     for start in range(0, total, model.chunk_size):
@@ -226,7 +226,7 @@ def load_configured(cfg: DictConfig) -> LoadedModel:
     """
     require_whole_numbers(cfg)
     _check(cfg)
-    base = {"config": OmegaConf.to_container(compose("train"), resolve=False), "state_dict": {}}
+    base: dict[str, Any] = {"config": OmegaConf.to_container(compose("train"), resolve=False), "state_dict": {}}
     stored = base if cfg.checkpoint is None else read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
     merged = configuration_of(cfg, stored)
     torch.manual_seed(merged.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import second_question
 import torch
 from torch import nn
@@ -18,9 +19,11 @@ def test_the_last_lines_have_a_row_for_every_length(capsys) -> None:
         assert set(row) >= {column.key for column in columns}
     (row,) = flops["rows"]
     assert row["first_flop"] > row["second_flop"] > row["language_flop"] > 0
-    # Qwen2-7B's 6.53 billion weights in its blocks, once for each of the tokens, and attention on top.
-    weights = 2 * 6.525e9 * (row["tokens"] + second_question.TEXT_TOKENS)
-    assert weights < row["language_flop"] < 1.1 * weights
+    # Qwen2-7B's 6.53 billion weights in its blocks and both products of attention for each of the tokens; the head is
+    # for the last one alone.
+    length = row["tokens"] + second_question.TEXT_TOKENS
+    expected = 2 * 6.525e9 * length + 4 * 28 * 3584 * length**2
+    assert row["language_flop"] == pytest.approx(expected, rel=0.001)
     assert row["second_flop"] - row["language_flop"] < 0.02 * row["second_flop"]
 
 

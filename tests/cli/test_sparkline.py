@@ -8,7 +8,7 @@ from vilamp.cli.sparkline import sparkline
 
 
 def test_each_frame_has_a_column_where_there_is_room() -> None:
-    assert sparkline([0, 1, 2, 3], [0.0, 0.7, 0.1, 0.35], [1], 80).splitlines() == ["▁█▂▄", " ▲", "0 s 3 s"]
+    assert sparkline([0, 1, 2, 3], [0.0, 0.7, 0.1, 0.35], [1], 80).splitlines() == ["▁█▂▅", " ▲", "0 s 3 s"]
 
 
 def test_of_frames_that_share_a_column_the_most_relevant_is_shown() -> None:

@@ -156,8 +156,8 @@ class _Teller:
 
         frames = self.session.video.frames[answer.selection.keyframes.cpu()]
         step = -(-frames.shape[1] // _THUMBNAIL)
-        small = frames[:, ::step, ::step]
-        small = small[:, : small.shape[1] // 2 * 2].numpy()
+        even = -(-frames.shape[1] // step) // 2 * 2
+        small = frames[:, ::step, ::step][:, :even].numpy()
         abreast = max(console.width // (small.shape[2] + 1), 1)
         for start in range(0, len(small), abreast):
             console.print(half_blocks(small[start : start + abreast]))

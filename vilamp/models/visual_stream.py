@@ -169,10 +169,10 @@ class VisualStream(nn.Module):
 
     def _patches(self, encode: Callable[[], Tensor]) -> Tensor:
         """The patches of a chunk in the space that the merger works in, once for all questions."""
-        trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_tower.parameters())
+        with torch.set_grad_enabled(trains):
             # A frozen tower may be held in fewer bits than the projector, which trains.
-            patches = encode().to(self.projector.keyframe[0].weight.dtype)
+            patches: Tensor = encode().to(self.projector.keyframe[0].weight.dtype)  # type: ignore[arg-type]
         return self.projector.keyframe(patches) if self._projects_first else patches
 
     def _distil(
@@ -191,7 +191,8 @@ class VisualStream(nn.Module):
             float[k, P, D], the keyframes' patches; float[n - k, T, D], the merged tokens.
         """
         device = patches.device
-        keyframes, to_merge = patches[part.keyframes.to(device)], patches[part.rest.to(device)]
+        keyframes = patches[part.keyframes.to(device)]
+        to_merge = patches[part.rest.to(device)] if len(part.keyframes) else patches  # most chunks have none
         if self.anchor == BY_NUMBER:
             anchors, anchor_of = frames_by_number(part, to_merge, carry)
         else:
