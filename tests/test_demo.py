@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +16,9 @@ import numpy as np
 import pytest
 
 import vilamp
-from vilamp import cli, demo
-from vilamp.errors import ConfigError, DataError
+from vilamp import cli
+from vilamp.demo.desk import Desk
+from vilamp.errors import DataError
 from vilamp.session import LoadedModel
 from vilamp.testing.barcodes import write_video
 
@@ -33,14 +38,14 @@ def clip(tmp_path: Path) -> str:
 
 
 def test_an_answer_comes_with_its_timeline_and_keyframes(loaded: LoadedModel, clip: str) -> None:
-    shown = demo.Desk(loaded).ask(None, f" {clip} ", COLOUR)
+    shown = Desk(loaded).ask(None, f" {clip} ", COLOUR)
     assert shown.picture.dtype == np.uint8 and shown.picture.shape == (500, 1200, 3)
     assert 1 <= len(shown.keyframes) <= 2
     assert [told for _, told in shown.keyframes] == [f"{time:.1f} s" for time in shown.answer.keyframes]
 
 
 def test_a_click_shows_the_frame_of_its_time(loaded: LoadedModel, clip: str) -> None:
-    shown = demo.Desk(loaded).ask(None, clip, COLOUR)
+    shown = Desk(loaded).ask(None, clip, COLOUR)
     step = (shown.right - shown.left) / 7  # the axis goes from the first frame to the last one
     for steps, index in ((-1, 0), (0, 0), (3.1, 3), (3.9, 3), (8, 7)):
         frame, time = shown.frame_at(shown.left + steps * step)
@@ -48,7 +53,7 @@ def test_a_click_shows_the_frame_of_its_time(loaded: LoadedModel, clip: str) -> 
 
 
 def test_a_video_stays_open_until_another_one_is_asked_about(loaded: LoadedModel, clip: str) -> None:
-    desk = demo.Desk(loaded)
+    desk = Desk(loaded)
     first, second = desk.ask(None, clip, COLOUR), desk.ask(clip, "", "where is the star?")
     assert first.session is second.session
     other = Path(clip).with_name("other.mp4")
@@ -68,47 +73,61 @@ def test_a_video_stays_open_until_another_one_is_asked_about(loaded: LoadedModel
 )
 def test_what_cannot_be_asked_is_told(loaded: LoadedModel, uploaded, path, question, message) -> None:
     with pytest.raises(DataError, match=message):
-        demo.Desk(loaded).ask(uploaded, path, question)
+        Desk(loaded).ask(uploaded, path, question)
 
 
 def test_without_gradio_it_is_said_what_to_install(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ConfigError, match=r"pip install 'vilamp-lightning\[demo\]'"):
-        demo.page(loaded)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["demo"]) == 1
-    assert "error: vilamp demo needs gradio" in capsys.readouterr().err
+    assert "error: vilamp demo needs gradio: pip install 'vilamp-lightning[demo]'" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_setting_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "max_frame=3"]) == 1
+    assert "error: there is no setting 'max_frame'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where ``vilamp demo`` serves its page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = "import sys; from vilamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-u", "-c", code, "demo", "num_keyframes=2", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert any("Running on local URL" in line for line in server.stdout)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
 
 
 @pytest.mark.demo
-@pytest.mark.filterwarnings("default")  # those of gradio are not ours
-def test_the_page_in_a_browser(loaded: LoadedModel, clip: str) -> None:
-    """Ask, read the answer, click on the timeline, see another frame; nothing is fetched from elsewhere."""
+def test_the_page_in_a_browser(address: str, clip: str) -> None:
+    """Ask, read the answer, click on the timeline, see the frame; nothing is fetched from elsewhere."""
     from playwright.sync_api import expect, sync_playwright
 
-    blocks = demo.page(loaded)
-    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **demo.appearance())
     asked: list[str] = []
-    try:
-        with sync_playwright() as started:
-            browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-            page = browser.new_page()
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(address)
-            page.locator("#path textarea, #path input").first.fill(clip)
-            page.locator("#question textarea, #question input").first.fill(COLOUR)
-            page.locator("#ask").click()
-            answer = page.locator("#answer textarea, #answer input").first
-            expect(answer).to_have_value(re.compile(r"\d+% sure"), timeout=60_000)
-            picture = page.locator("#timeline img").first
-            expect(picture).to_be_visible()
-            picture.click(position={"x": 300, "y": 60})
-            expect(page.locator("#frame img").first).to_be_visible(timeout=30_000)
-            label = page.locator("#frame").inner_text()
-            assert "the frame at" in label, label
-            browser.close()
-    finally:
-        blocks.close()
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        page.get_by_label("or the path of one on this machine").fill(clip)
+        page.get_by_label("question").fill(" ")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.get_by_text("the question is empty")).to_be_visible(timeout=60_000)
+        page.get_by_label("question").fill(COLOUR)
+        page.get_by_role("button", name="Ask").click()
+        expect(page.get_by_label("answer")).to_have_value(re.compile(r"\d+% sure"), timeout=60_000)
+        timeline = page.locator("#timeline img").first
+        expect(timeline).to_be_visible(timeout=60_000)
+        box = timeline.bounding_box()
+        assert box is not None
+        timeline.click(position={"x": box["width"] * 0.95, "y": box["height"] * 0.3})
+        expect(page.locator("#frame")).to_contain_text("the frame at 6.0 s", timeout=60_000)
+        expect(page.locator("#frame img").first).to_be_visible(timeout=60_000)
+        browser.close()
     assert asked and all(url.startswith((address, "data:", "blob:")) for url in asked)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from vilamp import config
 from vilamp.cli.app import INTERRUPTED, report
-from vilamp.disk import writing_to
-from vilamp.errors import VilampError
+from vilamp.errors import OutputError, VilampError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,6 +167,8 @@ class _Teller:
             return None
         if self.count > 1:  # the ones before it stay
             file = file.with_stem(f"{file.stem}-{self.count}")
-        with writing_to({file: "--timeline"}):
+        try:
             self.session.timeline(answer).savefig(file, format="png")
+        except OSError as error:
+            raise OutputError(f"--timeline {file} cannot be written: {error.strerror}") from error
         return str(file)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cfg = config.compose("ask", arguments.settings)
         if importlib.util.find_spec("gradio") is None:  # before a model is loaded
             raise ConfigError("vilamp demo needs gradio: pip install 'vilamp-lightning[demo]'")
-        from vilamp.demo import serve
+        from vilamp.demo.page import serve
         from vilamp.session import load_configured
 
         serve(load_configured(cfg), arguments.port)
