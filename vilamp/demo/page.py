@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from vilamp.demo.desk import Desk, Shown
-from vilamp.errors import ConfigError, DataError
+from vilamp.errors import ConfigError, VilampError
 from vilamp.session import LoadedModel
 
 TITLE = "Ask a video"
@@ -23,7 +23,7 @@ def page(loaded: LoadedModel) -> gr.Blocks:
 
         try:
             shown = desk.ask(uploaded, path, question, tell)
-        except (ConfigError, DataError) as error:
+        except VilampError as error:
             raise gr.Error(str(error)) from error
         told = f"{shown.answer.text or '(nothing)'}  ({shown.answer.confidence:.0%} sure)"
         return shown, told, shown.picture, shown.keyframes, None
