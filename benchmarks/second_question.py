@@ -207,8 +207,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [time_row(make_video(Path(folder), size), size, repeats) for size in sizes]
     report("Second question: model=tiny, K = 4", rows, TIME_COLUMNS, wanted.json)
-    sizes = QUICK_SIZES if wanted.quick else LARGE_SIZES
-    report("Second question: model=vilamp_7b, K = 32", [flop_row(size) for size in sizes], FLOP_COLUMNS, wanted.json)
+    large = [flop_row(size) for size in (QUICK_SIZES if wanted.quick else LARGE_SIZES)]
+    report("Second question: model=vilamp_7b, K = 32", large, FLOP_COLUMNS, wanted.json)
 
 
 if __name__ == "__main__":
