@@ -20,6 +20,7 @@ MODULES = {
 STOREYS = [
     {"__init__", "errors", "locations", "disk"},
     {"probe", "video"},
+    {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
@@ -34,6 +35,7 @@ STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 
 FORBIDDEN = {
     "interfaces": {"hydra", "omegaconf", "lightning", "transformers"},
+    "embedding_cache": {"hydra", "omegaconf", "lightning", "transformers"},
     "samples": {"hydra", "omegaconf", "lightning", "transformers"},
     "selectors": {"hydra", "omegaconf", "lightning", "transformers"},
     "mergers": {"hydra", "omegaconf", "lightning", "transformers"},

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # packing and inspecting shards goes without torch
     from torch import Tensor
 
+    from vilamp.embedding_cache import Lookup
+
 IGNORED = -100
 """The label of a token that takes no part in the loss (torch's own default)."""
 
@@ -22,10 +24,12 @@ class Video:
 
     Attributes:
         key: names the sample in its shard.
-        frames: uint8[N, H, W, 3], RGB, in temporal order.
+        frames: uint8[N, H, W, 3], RGB, in temporal order; none of them where the reader has found the embeddings and
+            needs no more (:attr:`vilamp.data.decode.VideoReader.needs_frames`).
         timestamps: float64[N], seconds from the first frame of the video.
-        decoder: who decoded it, to count by.
+        decoder: who decoded it, to count by; empty where nobody had to.
         gaps: how many of the frames stand in for one that cannot be decoded.
+        lookup: what the embedding cache has for it; None without a cache.
     """
 
     key: str
@@ -33,9 +37,10 @@ class Video:
     timestamps: Tensor
     decoder: str = ""
     gaps: int = 0
+    lookup: Lookup | None = None
 
     def __len__(self) -> int:
-        return self.frames.shape[0]
+        return self.timestamps.shape[0]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from vilamp.data.order import EpochBatches, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
@@ -48,11 +49,14 @@ class VideoDataModule(LightningDataModule):
         max_questions: about one training video in one epoch; None asks all.
         allow_pipe: a shard may be the output of a command.
         cache_dir: where copies go of shards that are no local files and have no index.
+        embedding_cache: folder in which the scorer's frame embeddings are kept; None keeps none.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
         decoder: reads the videos.
+        scorer: digest of the model's scorer, whose embeddings ``embedding_cache`` keeps.
 
     Attributes:
+        embeddings: the cache, which the model is to fill; None without one.
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
         start: where training goes on; to be set before the first batch.
 
@@ -80,10 +84,12 @@ class VideoDataModule(LightningDataModule):
         max_questions: int | None = None,
         allow_pipe: bool = False,
         cache_dir: str | Path = "data/remote",
+        embedding_cache: str | Path | None = None,
         seed: int = 0,
         *,
         encode: EncodeQuestion,
         decoder: VideoDecoder,
+        scorer: str = "",
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -103,7 +109,8 @@ class VideoDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir)
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
-        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
+        self.embeddings = None if embedding_cache is None else EmbeddingCache(embedding_cache, scorer)
+        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory), self.embeddings)
         self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers

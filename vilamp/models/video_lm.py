@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
 from vilamp.models.anchors import PRECEDING, RULES
@@ -95,6 +96,8 @@ class VideoLM(nn.Module):
         self.num_keyframes = num_keyframes
         self.chunk_size = chunk_size
         self.anchor = anchor
+        self.embedding_cache: EmbeddingCache | None = None
+        """Keeps the embeddings of videos that come with a lookup of it."""
         self.init_report: Report | None = None
         """What became of the checkpoint that the model was filled from, None where there was none."""
 
@@ -154,7 +157,7 @@ class VideoLM(nn.Module):
 
     def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
         """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them."""
-        frames = self.scorer.embed_frames(video.frames)  # [N, Ds]
+        frames = self.embed(video)  # [N, Ds]
         raw = self.scorer.encode_queries([question.query_ids for question in questions])  # [Q, Ds]
         queries = F.normalize(raw, dim=-1)
         timestamps = video.timestamps.to(frames.device)
@@ -169,6 +172,16 @@ class VideoLM(nn.Module):
             for query, question in zip(queries, questions, strict=True)
         ]
         return selections, queries if self.merger.unit_query else raw
+
+    def embed(self, video: Video) -> Tensor:
+        """float[N, Ds], the embeddings of a video's frames: those that it brings, else the scorer's, which are kept."""
+        lookup = video.lookup
+        if lookup is not None and lookup.embeddings is not None:
+            return lookup.embeddings.to(self.scorer.preprocess.mean.device)
+        embeddings = self.scorer.embed_frames(video.frames)
+        if lookup is not None and self.embedding_cache is not None:
+            self.embedding_cache.store(lookup.key, embeddings, video.timestamps)
+        return embeddings
 
     def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Put the visual sequence where the marker stands.

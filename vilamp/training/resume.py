@@ -28,6 +28,8 @@ FREE = frozenset(
         "decoder", "data.decode_timeout", "data.decode_memory", "data.max_skip_rate",
         # Where the shards are: what is in them is compared when they are read.
         "data.train", "data.val", "data.allow_pipe", "data.cache_dir",
+        # The same embeddings, computed or read.
+        "data.embedding_cache",
     }
 )  # fmt: skip
 """Settings, or groups of them, that may differ from those of the checkpoint."""

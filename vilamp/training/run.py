@@ -192,13 +192,15 @@ def _prepare(cfg: DictConfig) -> _Parts:
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
+    data = build_data(cfg, encode, model.scorer)
+    model.embedding_cache = data.embeddings
     return _Parts(
         module=module,
-        data=build_data(cfg, encode),
+        data=data,
         encode=encode,
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
-        decoding=DecodeReport(),
+        decoding=DecodeReport(data.embeddings),
         folder=folder,
     )
 
