@@ -17,7 +17,9 @@ from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 
 KEY = "ab" * 16
-needs_permissions = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+needs_permissions = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 
 
 def entry(seed: int = 0, frames: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
