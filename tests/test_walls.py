@@ -18,7 +18,7 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "errors", "locations", "disk"},
+    {"__init__", "credentials", "errors", "locations", "disk"},
     {"probe", "video"},
     {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
@@ -45,6 +45,7 @@ FORBIDDEN = {
     "probe": {"torch", "hydra", "omegaconf", "lightning"},
     "video": {"torch", "hydra", "omegaconf", "lightning"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
+    "credentials": {"torch", "hydra", "omegaconf", "lightning"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
     "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},

@@ -4,6 +4,8 @@ Everything here is caught by the command line and printed as one message without
 wrong, the value seen and the setting to change.
 """
 
+from vilamp.credentials import without_credentials
+
 
 class VilampError(ValueError):
     """A mistake in the input or the configuration; the message says which setting to change."""
@@ -22,6 +24,9 @@ class DataError(VilampError):
 
     A single unusable sample is no DataError: it is skipped, counted and listed (:class:`vilamp.samples.Skip`).
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 class OutputError(VilampError):

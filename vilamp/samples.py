@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vilamp.credentials import without_credentials
+
 if TYPE_CHECKING:  # packing and inspecting shards goes without torch
     from torch import Tensor
 
@@ -93,7 +95,7 @@ class Skip:
 
     Attributes:
         key: of the sample or question.
-        shard: the file it stands in.
+        shard: the file it stands in; of a URL, what may be shown (:func:`vilamp.credentials.without_credentials`).
         reason: a short fixed word to count by (``decode``, ``missing_member``, ``bad_json``, ``too_long`` ...).
         detail: what exactly was wrong, for the quarantine file.
     """
@@ -102,6 +104,11 @@ class Skip:
     shard: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        """Keep what lists and logs may hold."""
+        for name in ("shard", "detail"):
+            object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
 
 class SkipSample(Exception):  # noqa: N818  (a signal inside the pipeline, not an error of the run)

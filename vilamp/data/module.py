@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vilamp.credentials import without_credentials
 from vilamp.data.dataset import Collate, VideoDataset
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import Corrupt, FrameSettings, Sampling
@@ -160,7 +161,7 @@ class VideoDataModule(LightningDataModule):
         if shared:
             log.warning(
                 "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
-                "was remembered, not what was learnt", len(shared), shared[0]
+                "was remembered, not what was learnt", len(shared), without_credentials(shared[0])
             )  # fmt: skip
         self.indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
 
