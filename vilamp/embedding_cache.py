@@ -7,6 +7,7 @@ name says the same.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vilamp.errors import ConfigError
@@ -87,13 +88,12 @@ class EmbeddingCache:
         """Look for an entry; one that is damaged or stale is a problem of the lookup, never an error."""
         path = self.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                found = {name: file.get_tensor(name).clone() for name in sorted(file.keys())}
-            return Lookup(key, *self._checked(found, about, key))
+            # Not mapped into memory: on a network's disk a file that another machine replaces takes its pages along.
+            content = path.read_bytes()
+            return Lookup(key, *self._checked(load(content), _metadata(content), key))
         except FileNotFoundError:
             return Lookup(key)
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
             return Lookup(key, problem=f"{path} cannot be used: {error}")
 
     def _checked(self, found: dict[str, Tensor], about: dict[str, str], key: str) -> tuple[Tensor, Tensor]:
@@ -143,6 +143,12 @@ class EmbeddingCache:
             log.warning(
                 "%s: no more embeddings are kept in this run, cache/unstored counts them: %s", SETTING, error
             )  # fmt: skip
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in the header of a safetensors file, which its own reader of bytes leaves out."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__") or {}
 
 
 def _checksum(embeddings: Tensor, timestamps: Tensor) -> str:
