@@ -2,7 +2,7 @@
 
     python benchmarks/embedding_cache.py
 
-A pass reads every sample of the default needle set (``data=needle``, both splits), and selects keyframes for all
+A pass reads the validation split of the default needle set (``data=needle``), 64 videos, and selects keyframes for all
 questions of each video with ``selector=differential``, one video after the other in one process; decoding has its
 limits, and so a process of its own, as in a run.  The ways:
 
@@ -103,8 +103,8 @@ class Pass:
         reader = self.data.reader
         reader.cache = self.model.embedding_cache = self.cache if cached else None
         reader.needs_frames = needs_frames
-        samples = [sample for index in self.data.indices.values() for sample in index.samples]
-        dataset, collate = VideoDataset(samples, reader, seed=0), Collate(self.encode)
+        dataset = VideoDataset(self.data.indices["val"].samples, reader, seed=0)
+        collate = Collate(self.encode)
         self.frames = self.questions = self.embedded = 0
         keyframes = []
         for number in range(len(dataset)):
@@ -151,7 +151,7 @@ def measure(overrides: Sequence[str], repeats: int) -> dict[str, str | int | flo
         seconds = alternate(passes.ways(), repeats)
         kept = sum(file.stat().st_size for file in passes.folder.rglob("*.safetensors"))
     return {
-        "videos": sum(len(index.samples) for index in passes.data.indices.values()),
+        "videos": len(passes.data.indices["val"].samples),
         "frames": passes.frames,
         "questions": passes.questions,
         **{f"{way}_s": value for way, value in seconds.items()},

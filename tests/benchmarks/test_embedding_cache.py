@@ -16,7 +16,7 @@ def test_the_last_line_is_one_json_object_with_the_figures_of_the_table(capsys: 
     *table, last = capsys.readouterr().out.splitlines()
     (row,) = json.loads(last)["rows"]
     assert row.keys() == {column.key for column in embedding_cache.COLUMNS}
-    assert (row["videos"], row["questions"]) == (4, 16)
+    assert (row["videos"], row["questions"]) == (2, 8)
     assert row["encode_over_second"] == row["encode_s"] / row["second_s"]
     assert any(f"{row['encode_over_second']:.1f}" in line for line in table)
 
