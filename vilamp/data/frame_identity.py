@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -26,8 +25,13 @@ def frame_identity(decoder: VideoDecoder, settings: FrameSettings) -> Callable[[
     It is one of the file's bytes, the settings, the decoder with its own settings, and the versions of what decodes.
     Neither the name of the video nor where it lies takes part.
     """
-    told = [asdict(settings), pickle.dumps(decoder).hex(), vilamp.__version__, [_version(name) for name in DECODES]]
-    return partial(_digest, json.dumps(told, sort_keys=True))
+    told = [asdict(settings), _named(decoder), vilamp.__version__, [_version(name) for name in DECODES]]
+    return partial(_digest, json.dumps(told, sort_keys=True, default=_named))
+
+
+def _named(part: object) -> list[object]:
+    """An object by its class and its attributes, or by how it prints itself."""
+    return [f"{type(part).__module__}.{type(part).__qualname__}", getattr(part, "__dict__", repr(part))]
 
 
 def _version(package: str) -> str | None:
