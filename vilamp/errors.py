@@ -28,5 +28,9 @@ class OutputError(VilampError):
     """What a run would write does not find room, or a folder that takes it."""
 
 
+class DivergedError(VilampError):
+    """The loss or a gradient of a training step is not finite; the message says where."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C ended a run; the message says what there is of it."""

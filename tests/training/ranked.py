@@ -25,7 +25,7 @@ class Watched(VideoQA):
     def on_train_end(self) -> None:
         """Leave the weights."""
         steps = torch.tensor(self.global_step)
-        torch.save({"steps": steps, **self.state_dict()}, Path(sys.argv[1], f"rank{os.environ['RANK']}.pt"))
+        torch.save({"steps": steps, **self.state_dict()}, Path(sys.argv[1], f"rank{os.environ.get('RANK', 0)}.pt"))
 
 
 def task(cfg: DictConfig) -> None:
