@@ -176,6 +176,13 @@ class VideoDataModule(LightningDataModule):
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
         return self._loader("val", self._batches("val", shuffle=False), None) if "val" in self.indices else []
 
+    def whole_val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """As :meth:`val_dataloader`, with what it gives to all ranks."""
+        if "val" not in self.indices:
+            return []
+        alone = EpochBatches(len(self.indices["val"].samples), self.batch_size, seed=self.seed, shuffle=False)
+        return self._loader("val", alone, None)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave the batch on the host: the model moves the frames chunk by chunk."""
         return batch

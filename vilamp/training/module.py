@@ -18,6 +18,7 @@ from vilamp.training.metrics import QuestionMetrics
 from vilamp.training.optim import PartwiseAdamW
 from vilamp.training.ranks import gather
 from vilamp.training.restart import total_steps
+from vilamp.training.sharding import FullyShard, shard, whole
 from vilamp.training.window import Sums, Window
 
 SHOWN = 8
@@ -48,6 +49,13 @@ class VideoQA(LightningModule):
         """Of the optimiser, in the checkpoint that training goes on from."""
         optim.freeze(model)
 
+    def configure_model(self) -> None:
+        """Spread the model over the processes where the strategy is to, whatever is called first: fit or validate."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullyShard):
+            mixed = self.trainer.precision == "bf16-mixed"
+            shard(self.model, strategy.mesh, torch.bfloat16 if mixed else None)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Cross entropy summed over the answer tokens, whose gradient :meth:`on_before_optimizer_step` scales."""
         output: Output = self.model(batch)
@@ -70,7 +78,7 @@ class VideoQA(LightningModule):
             gradients = [p.grad for p in part.parameters() if p.grad is not None]
             if gradients:
                 torch._foreach_mul_(gradients, scale)
-                norms[f"grad_norm/{name}"] = torch.nn.utils.get_total_norm(gradients).item()
+                norms[f"grad_norm/{name}"] = whole(torch.nn.utils.get_total_norm(gradients)).item()
         if not all(map(math.isfinite, [sums.total, *norms.values()])):
             raise DivergedError(self._where(sums, norms))
         self.window = Window()
@@ -116,7 +124,7 @@ class VideoQA(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the weights that train, and add the configuration."""
-        trained = self._trained()
+        trained = self.trained_names()
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
         checkpoint["config"] = self.config
 
@@ -126,7 +134,7 @@ class VideoQA(LightningModule):
         Raises:
             ConfigError: names are missing or left over.
         """
-        trained, stored = self._trained(), set(checkpoint["state_dict"])
+        trained, stored = self.trained_names(), set(checkpoint["state_dict"])
         if trained != stored:
             raise ConfigError(
                 f"the checkpoint does not fit the configuration: missing {sorted(trained - stored)[:5]}, "
@@ -135,7 +143,7 @@ class VideoQA(LightningModule):
             )
         self.steps_behind = checkpoint["global_step"]
 
-    def _trained(self) -> set[str]:
+    def trained_names(self) -> set[str]:
         """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
         prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
         frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}

@@ -35,6 +35,7 @@ from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.ranks import first_rank
 from vilamp.training.resume import find_start
+from vilamp.training.sharding import FullyShard, load_weights
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
 
@@ -115,7 +116,7 @@ def train(cfg: DictConfig) -> Run:
             trainer.save_checkpoint(checkpoints / BEST)
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+            load_weights(parts.module, checkpoint["state_dict"])
         return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
 
 
@@ -250,9 +251,10 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
-    if trainer.is_global_zero:
+    first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
+    picture = _draw(parts, first) if first or spread else None  # a model that is spread needs all of its processes
+    if first:
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        picture = _draw(parts)
         table = Table("metric", "value", title=f"{parts.folder}")
         for name, value in metrics.items():
             table.add_row(name, f"{value:.4g}")
@@ -263,10 +265,10 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
 
 
 @torch.no_grad()
-def _draw(parts: _Parts) -> Path | None:
-    """The timeline of the first validation question about a video; None where there is none."""
+def _draw(parts: _Parts, writes: bool) -> Path | None:
+    """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
     model = parts.module.model.eval()
-    for batch in cast(Iterable[Batch], parts.data.val_dataloader()):
+    for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):
         asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
         if not asked:
             continue
@@ -277,6 +279,7 @@ def _draw(parts: _Parts) -> Path | None:
         file = parts.folder / "timeline.png"
         selection = output.selections[0]
         assert selection is not None
-        draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
+        if writes:
+            draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
         return file
     return None
