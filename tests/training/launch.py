@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,26 @@ def torchrun(script: Path, arguments: Sequence[str], ranks: int = 2, *launcher: 
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def ranks_alone(script: Path, arguments: Sequence[str], ranks: int) -> list[subprocess.Popen[str]]:
+    """The ranks as torchrun starts them, without torchrun: each has an exit code of its own, and is ended by nobody."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_WORLD_SIZE": "1", "GROUP_RANK": "0"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            env={**os.environ, **ENVIRONMENT, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for rank in range(ranks)
+    ]
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:

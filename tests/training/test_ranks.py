@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
+from launch import CPU, HERE, ended, torchrun
 from own_shards import draw_clip, write_shard
 
-import vilamp
 from vilamp.data.order import epoch_order
 
-ROOT = Path(vilamp.__file__).parents[1]
 LEFT = {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "quarantine.jsonl", "timeline.png", "wandb"}
 
 
-def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once(tmp_path: Path, strategy: str) -> None:
     asked, clip = [{"question": "what is it?", "answer": "grey"}], draw_clip()
     broken = clip[: len(clip) // 3]
     # The order of epoch 0 gives its places to the ranks in turn: four to the first and three to the second, which sees
@@ -32,15 +30,8 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     write_shard(tmp_path / "val.tar", [("v0", asked, clip), ("v1-broken", asked, broken), ("v2", asked, clip)])
     settings = ["data=shards", f"data.train={tmp_path}/train.tar", f"data.val={tmp_path}/val.tar", "data.num_workers=0"]
     settings += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
-    settings += ["data.max_skip_rate=1", "trainer.devices=2", "+trainer.strategy=ddp"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, ROOT / "tests" / "training" / "ranked.py", str(tmp_path), *settings],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,  # ranks that wait for each other would do so for half an hour
-    )
+    settings += ["data.max_skip_rate=1", f"trainer={strategy}", *CPU]
+    done = ended(torchrun(HERE / "ranked.py", [str(tmp_path), *settings]))
     assert done.returncode == 0, done.stderr
 
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from launch import HERE, ended, torchrun
+from launch import CPU, HERE, ended, torchrun
 from own_shards import draw_clip, write_shard
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from vilamp.training.window import Sums, Window
 
 FULL = ["optim=paper"]  # at rates for small models rounding grows to 2e-5 within 50 steps
 LORA = ["lora=default", "lora.dropout=0", "lora.rank=4"]
+ACCUMULATED = ["trainer.accumulate_grad_batches=2"]
 STEPS = [5, pytest.param(50, marks=pytest.mark.soak)]
 TOLERANCE = 1e-5
 """Of the loss of a step, relative."""
@@ -51,8 +52,7 @@ def settings(shards: Path, folder: Path, steps: int, batch: int, *more: str) -> 
 
 def losses(shards: Path, folder: Path, steps: int, ranks: int, batch: int, *more: str) -> list[float]:
     """The logged loss of each step, of a run with four samples in a step."""
-    strategy = [f"trainer.devices={ranks}", "+trainer.strategy=ddp"] if ranks > 1 else []
-    arguments = settings(shards, folder, steps, batch, *strategy, *more)
+    arguments = settings(shards, folder, steps, batch, *more)
     done = ended(torchrun(HERE / "ranked.py", [str(folder.parent), *arguments], ranks))
     assert done.returncode == 0, done.stderr
     with (folder / "metrics.csv").open() as lines:
@@ -66,7 +66,9 @@ def test_two_ranks_and_accumulation_make_the_steps_of_one_process(
 ) -> None:
     whole = losses(shards, tmp_path / "whole", steps, 1, 4, *what)
     assert len(whole) == steps
-    two = losses(shards, tmp_path / "two", steps, 2, 1, "trainer.accumulate_grad_batches=2", *what)
+    spread = losses(shards, tmp_path / "spread", steps, 2, 2, "trainer=fsdp", *CPU, *what)
+    assert spread == pytest.approx(whole, rel=TOLERANCE)
+    two = losses(shards, tmp_path / "two", steps, 2, 1, "trainer=ddp", *CPU, *ACCUMULATED, *what)
     assert two == pytest.approx(whole, rel=TOLERANCE)
 
 

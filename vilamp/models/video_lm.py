@@ -116,7 +116,8 @@ class VideoLM(nn.Module):
         """Loss and exact match for every question of a batch.
 
         The loss depends on every weight that trains, whatever is in the batch, and every layer of the language model
-        runs once: processes that train one model together wait for each other in each of them.
+        runs once and hands on the gradient of its input: processes that train one model together meet in all of that,
+        in the same order.
         """
         visuals, selections = self.see(batch)
         sequences, labels = [], []
@@ -128,11 +129,11 @@ class VideoLM(nn.Module):
         if not sequences:  # all were skipped
             sequences = [self.language_model.embed(torch.zeros(1, dtype=torch.int64))]
             labels = [torch.full((1,), IGNORED)]
+        if all(video < 0 for video in batch.video_of):  # text alone would reach the language model only
+            sequences[0] = sequences[0] + self._zero_of_visual_parts()
         answers = self.language_model.answer_loss(sequences, labels)
-        total, exact = answers.total, answers.exact[: len(batch.questions)]
-        if all(video < 0 for video in batch.video_of):  # text alone reaches the language model only
-            total = total + self._zero_of_visual_parts()
-        return Output(total, answers.tokens, exact, selections, lengths)
+        exact = answers.exact[: len(batch.questions)]
+        return Output(answers.total, answers.tokens, exact, selections, lengths)
 
     def _zero_of_visual_parts(self) -> Tensor | float:
         """A zero that depends on every weight outside the language model that trains."""

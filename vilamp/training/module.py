@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -52,15 +51,27 @@ class VideoQA(LightningModule):
     def configure_model(self) -> None:
         """Spread the model over the processes where the strategy is to, whatever is called first: fit or validate."""
         strategy = self.trainer.strategy
+        batches = self.trainer.accumulate_grad_batches
+        if strategy.handles_gradient_accumulation and batches > 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={batches} would give each batch one weight under DeepSpeed, however "
+                "many answer tokens it has; set 1, or take trainer=ddp or fsdp"
+            )
         if isinstance(strategy, FullyShard):
             mixed = self.trainer.precision == "bf16-mixed"
             shard(self.model, strategy.mesh, torch.bfloat16 if mixed else None)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Cross entropy summed over the answer tokens, whose gradient :meth:`on_before_optimizer_step` scales."""
+        """Cross entropy summed over the answer tokens, whose gradient :meth:`on_before_optimizer_step` scales.
+
+        DeepSpeed keeps gradients to itself: there the loss is scaled, since a step is one batch of each rank.
+        """
         output: Output = self.model(batch)
         self.window.add(batch, output)
-        return output.total
+        if not self.trainer.strategy.handles_gradient_accumulation:
+            return output.total
+        tokens = self._over_ranks(output.total.new_tensor(output.answer_tokens))
+        return output.total * self.trainer.world_size / tokens.clamp(min=1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the gradient that of the mean over the answer tokens of all ranks and accumulated batches, and log.
@@ -70,13 +81,13 @@ class VideoQA(LightningModule):
         Raises:
             DivergedError: the loss or a gradient is not finite; on all ranks.
         """
-        sums = self.window.close(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        sums = self.window.close(self._over_ranks)
         # The strategies average over the ranks, and Lightning over the batches.
         scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / max(sums.tokens, 1)
         norms = {}
         for name, part in self.model.named_children():
             gradients = [p.grad for p in part.parameters() if p.grad is not None]
-            if gradients:
+            if gradients and not self.trainer.strategy.handles_gradient_accumulation:
                 torch._foreach_mul_(gradients, scale)
                 norms[f"grad_norm/{name}"] = whole(torch.nn.utils.get_total_norm(gradients)).item()
         if not all(map(math.isfinite, [sums.total, *norms.values()])):
@@ -84,6 +95,9 @@ class VideoQA(LightningModule):
         self.window = Window()
         self.log_dict(sums.figures, prog_bar=True)
         self.log_dict(norms)
+
+    def _over_ranks(self, own: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(own, reduce_op="sum")
 
     def _where(self, sums: Sums, norms: dict[str, float]) -> str:
         """What is not finite, in which step, and which questions were asked in it."""
