@@ -21,7 +21,7 @@ from vilamp.data.order import EpochBatches, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
-from vilamp.data.workers import end_with_the_run
+from vilamp.data.workers import StayingWorkersLoader
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
@@ -200,12 +200,11 @@ class VideoDataModule(LightningDataModule):
         )
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
-        return DataLoader(
+        return StayingWorkersLoader(
             VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
             num_workers=self.num_workers,
-            worker_init_fn=end_with_the_run,
             # A batch can be gigabytes of frames: no more of them than needed wait for their turn.
             prefetch_factor=1 if self.num_workers else None,
             # Nothing in a worker depends on the epoch: it comes with every place.

@@ -1,23 +1,38 @@
-"""What a worker of a DataLoader does about signals."""
+"""A DataLoader whose workers stay until the run ends them."""
 
 from __future__ import annotations
 
-import os
+import atexit
+import multiprocessing
 import signal
-import threading
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 
-def end_with_the_run(worker: int) -> None:
-    """Heed SIGTERM from the run alone, as ``worker_init_fn`` of a DataLoader.
+class StayingWorkersLoader(DataLoader[Any]):
+    """Its workers do not heed SIGTERM.
 
-    A scheduler may send it to every process of a job.  The run needs its workers until it has saved.
+    A scheduler may send it to every process of a job, and the run needs its workers until it has saved.  They end with
+    their loader, after the item that they are at, and at the latest with the program.
     """
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of later threads and processes, too
-        threading.Thread(target=_wait_for_the_run, daemon=True).start()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.worker_init_fn is None:
+            self.worker_init_fn = _stay
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
 
 
-def _wait_for_the_run() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+def _stay(worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """Kill them before Python sends them SIGTERM and waits."""
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for a worker that was killed
+    for worker in workers:
+        worker.kill()
