@@ -94,7 +94,8 @@ def test_each_gpu_holds_its_share_of_the_7b(
         setattr(model.get_submodule(owner), leaf, held)
     sizes_whole = {name: parameter.numel() for name, parameter in model.named_parameters()}
     assert sum(sizes_whole.values()) > 8e9
-    shard(model, init_device_mesh("cpu", sizes), torch.bfloat16)
+    mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("nodes", "processes")[-len(sizes) :])
+    shard(model, mesh, torch.bfloat16)
     mine = 0
     for name, parameter in model.named_parameters():
         if parameter.dim() == 0:  # of the scorer
