@@ -40,7 +40,7 @@ def test_a_spread_run_is_stopped_goes_on_and_ends_in_one_process(shards: Path, t
     one = ["data.batch_size=2", f"paths.output_dir={tmp_path}/whole"]
     train(compose("train", [*settings(shards, tmp_path / "whole", *common), *one]))
     arguments = [*settings(shards, tmp_path / "parts", *common), "resume=auto"]
-    for steps, moment in ((1, "train/2/SIGTERM/0"), (3, "train/3/SIGTERM/1")):
+    for steps, moment in ((2, "train/2/SIGTERM/0"), (4, "train/2/SIGTERM/1")):
         script = [str(tmp_path / "notes"), moment, *arguments, "trainer=fsdp", *CPU]
         done = [ended(process) for process in ranks_alone(HERE / "driven.py", script, ranks=2)]
         assert [rank.returncode for rank in done] == [Preempted.CODE] * 2, done[0].stderr + done[1].stderr
