@@ -31,9 +31,8 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     write_shard(tmp_path / "val.tar", [("v0", asked, clip), ("v1-broken", asked, broken), ("v2", asked, clip)])
     arguments = [
         "data=shards",
-        f"data.train={tmp_path}/train.tar",
-        f"data.val={tmp_path}/val.tar",
         "data.num_workers=0",
+        *(f"data.{name}={tmp_path}/{name}.tar" for name in ("train", "val")),
     ]
     arguments += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
     arguments += ["data.max_skip_rate=1", f"trainer={strategy}", *CPU]
