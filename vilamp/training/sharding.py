@@ -96,6 +96,11 @@ class FullyShard(ModelParallelStrategy):
         return self.device_mesh if self.within_node else self.device_mesh["data_parallel"]
 
     @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """No: setting up asks for the optimiser's schedule and the first batches, which begin where it stands."""
+        return False
+
+    @property
     def lightning_restore_optimizer(self) -> bool:
         """Yes, through :meth:`load_optimizer_state_dict`."""
         return True
