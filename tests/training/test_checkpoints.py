@@ -19,6 +19,7 @@ import torch
 
 from vilamp.errors import ConfigError
 from vilamp.training.checkpoints import CONTINUATION, LastCheckpoint, WholeFiles, read_checkpoint, write_whole
+from vilamp.training.preemption import Preemption
 from vilamp.training.restart import random_states, restore_random_states
 from vilamp.training.resume import Start, differences, find_start
 
@@ -204,4 +205,4 @@ def test_random_states_come_back_and_are_plain(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [0, -1, 2.5, True])
 def test_the_interval_is_a_whole_number(every: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"checkpoint\.every_n_steps must be a whole number"):
-        LastCheckpoint(tmp_path, every)
+        LastCheckpoint(tmp_path, every, Preemption())

@@ -51,7 +51,7 @@ def test_a_spread_run_is_stopped_goes_on_and_ends_in_one_process(shards: Path, t
     first, second = last(tmp_path / "whole"), last(tmp_path / "parts")
     assert first["state_dict"].keys() == second["state_dict"].keys() == stored["state_dict"].keys()
     for name, weight in first["state_dict"].items():
-        torch.testing.assert_close(weight, second["state_dict"][name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weight, second["state_dict"][name], rtol=1e-4, atol=1e-5)
 
 
 def test_two_nodes_meet_and_what_they_leave_is_read_by_one_process(shards: Path, tmp_path: Path) -> None:
