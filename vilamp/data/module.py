@@ -22,6 +22,7 @@ from vilamp.data.order import EpochBatches, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
+from vilamp.data.workers import StayingWorkersLoader
 from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
@@ -184,6 +185,13 @@ class VideoDataModule(LightningDataModule):
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
         return self._loader("val", self._batches("val", shuffle=False), None) if "val" in self.indices else []
 
+    def whole_val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """As :meth:`val_dataloader`, with what it gives to all ranks."""
+        if "val" not in self.indices:
+            return []
+        alone = EpochBatches(len(self.indices["val"].samples), self.batch_size, seed=self.seed, shuffle=False)
+        return self._loader("val", alone, None)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave the batch on the host: the model moves the frames chunk by chunk."""
         return batch
@@ -200,7 +208,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
-        return DataLoader(
+        return StayingWorkersLoader(
             VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
