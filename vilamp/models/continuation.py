@@ -56,6 +56,12 @@ class Continuation:
         new = torch.ones(len(ids), done + ids.shape[1], dtype=self.mask.dtype, device=ids.device)
         return self._read(self.embed(ids), torch.cat([self.mask, new], dim=1), positions, last_only)
 
+    def _forget(self) -> None:
+        """Cut the cache back to the prompts."""
+        done = self.cache.get_seq_length() - self.length
+        if done:
+            self.cache.crop(-done)
+
     @torch.no_grad()
     def log_likelihoods(self, options: Sequence[Sequence[Tensor]]) -> list[list[float]]:
         """The logarithm of each option's probability, summed over its tokens.
@@ -76,7 +82,7 @@ class Continuation:
                 continue
             ids = pad_sequence([row.to(device) for row in rows], batch_first=True)  # [B, T]
             logits = self._go_on(ids[:, :-1], last_only=False).log_softmax(-1)  # [B, T - 1, vocabulary]
-            self.cache.crop(self.length)
+            self._forget()
             each = logits.gather(2, ids[:, 1:, None]).squeeze(2)  # [B, T - 1]
             for row, of_prompt in enumerate(options):
                 if slot < len(of_prompt):
@@ -89,6 +95,6 @@ class Continuation:
         ids = self.last.argmax(-1, keepdim=True)  # [B, 1]
         while ids.shape[1] < max_new_tokens and not bool((ids == end).any(1).all()):
             ids = torch.cat([ids, self._go_on(ids[:, -1:])[:, -1].argmax(-1, keepdim=True)], dim=1)
-        self.cache.crop(self.length)
+        self._forget()
         ended = (ids == end).cumsum(1) > 0
         return [row[~over] for row, over in zip(ids, ended, strict=True)]
