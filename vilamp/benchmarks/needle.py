@@ -76,9 +76,7 @@ def _items(sample: ShardSample) -> list[Item]:
         place = sample.members[extension]
         digest = sample.checksums.get(extension, "")
         video = VideoFile(Path(sample.shard), place.offset, place.size, digest)
-    return [
-        _item(f"{sample.key}/{number}", video, question) for number, question in enumerate(annotation.questions)
-    ]
+    return [_item(f"{sample.key}/{number}", video, question) for number, question in enumerate(annotation.questions)]
 
 
 def _item(key: str, video: VideoFile | None, question: Question) -> Item:

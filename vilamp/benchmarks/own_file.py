@@ -26,9 +26,7 @@ class OwnFile(Benchmark):
     that cannot be used is an error.  Questions are scored in all and by ``kind``, where the file has one.
     """
 
-    def __init__(
-        self, annotations: str, videos: str, columns: Mapping[str, str] | None, max_new_tokens: int
-    ) -> None:
+    def __init__(self, annotations: str, videos: str, columns: Mapping[str, str] | None, max_new_tokens: int) -> None:
         super().__init__(max_new_tokens)
         self.annotations, self.videos = Path(annotations), Path(videos)
         self.columns = dict(columns or {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vilamp.benchmark import ChoiceBenchmark, Graded, Item, Prompt, share_right
+from vilamp.benchmark import ChoiceBenchmark, Cue, Graded, Item, Prompt, share_right
 from vilamp.benchmarks._files import find_video, read_rows, refuse, require_count, text_list
 from vilamp.benchmarks._letters import first_capital
 from vilamp.benchmarks._subtitles import read_srt, shown_at
@@ -71,7 +71,7 @@ class VideoMME(ChoiceBenchmark):
             for row in rows
         ]
 
-    def _cues(self, name: str) -> tuple:  # type: ignore[type-arg]
+    def _cues(self, name: str) -> tuple[Cue, ...]:
         file = self.root / "subtitle" / f"{name}.srt"
         return read_srt(file) if self.subtitles and file.is_file() else ()
 
@@ -103,7 +103,9 @@ class VideoMME(ChoiceBenchmark):
 def _problem(row: dict[str, object]) -> str:
     options = text_list(row["options"])
     if options is None or [option[:2] for option in options] != [f"{letter}." for letter in LETTERS]:
-        return f"{row['question_id']}: options should be four texts from 'A. ' to 'D. ', got {repr(row['options'])[:80]}"
+        return (
+            f"{row['question_id']}: options should be four texts from 'A. ' to 'D. ', got {repr(row['options'])[:80]}"
+        )
     if row["answer"] not in tuple(LETTERS):
         return f"{row['question_id']}: the answer is {row['answer']!r}, a letter of A to D belongs there"
     if row["duration"] not in DURATIONS:

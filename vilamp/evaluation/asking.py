@@ -117,9 +117,7 @@ class Asker:
         batch = Batch([video] if video else [], encoded, [0 if video else -1] * len(asked))
         visuals, selections = self.model.see(batch)
         prompts = [question.input_ids[question.labels == IGNORED] for question in encoded]
-        sequences = [
-            self.model.join(ids, ids, visual)[0] for ids, visual in zip(prompts, visuals, strict=True)
-        ]
+        sequences = [self.model.join(ids, ids, visual)[0] for ids, visual in zip(prompts, visuals, strict=True)]
         continuation = Continuation(self.model.language_model, sequences)
         texts: Sequence[str | None] = [None] * len(asked)
         if GENERATION in ways(self.scoring):

@@ -47,7 +47,7 @@ def counts(benchmark: Benchmark, items: Sequence[Item], answers: Mapping[str, An
         "videos": len({answer.video for answer in all_answers} - {None}),
         "unreadable_answers": unreadable,
         "queries_cut": sum(answer.query_cut for answer in all_answers),
-        "gaps": sum(dict((answer.video, answer.gaps) for answer in all_answers).values()),
+        "gaps": sum({answer.video: answer.gaps for answer in all_answers}.values()),
     }
 
 
@@ -59,7 +59,7 @@ def sampling(config: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, 
     settings |= {"sampling": data["sampling"], "num_keyframes": config["num_keyframes"]}
     if not seen:
         return settings
-    frames = sorted(dict((answer.video, answer.frames) for answer in seen).values())
+    frames = sorted({answer.video: answer.frames for answer in seen}.values())
     recalls = [answer.recall for answer in seen if answer.recall is not None]
     return settings | {
         "frames": {"least": frames[0], "most": frames[-1], "mean": _mean(frames)},

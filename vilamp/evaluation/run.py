@@ -119,16 +119,20 @@ def _require_videos(groups: Sequence[Group]) -> None:
     """Tell of missing videos before anything runs; raise DataError where all are missing."""
     about = [one for one in groups if one.video is not None]
     missing = [one for one in about if one.num_bytes is None]
-    if about and len(missing) == len(about):
+    if not missing:
+        return
+    assert missing[0].video is not None
+    first = missing[0].video.path
+    if len(missing) == len(about):
         raise DataError(
-            f"none of the benchmark's {len(about)} videos is there, the first would be {missing[0].video.path}; set "  # type: ignore[union-attr]
-            "the folder of the videos (benchmark.root or benchmark.videos)"
+            f"none of the benchmark's {len(about)} videos is there, the first would be {first}; set the folder of the "
+            "videos (benchmark.root or benchmark.videos)"
         )
-    if missing and first_rank():
-        questions = sum(len(one.items) for one in missing)
+    if first_rank():
         print(
-            f"{len(missing)} of {len(about)} videos are missing, for example {missing[0].video.path}: their {questions} "  # type: ignore[union-attr]
-            "questions count as wrong in accuracy, and are left out of accuracy_answered"
+            f"{len(missing)} of {len(about)} videos are missing, for example {first}: their "
+            f"{sum(len(one.items) for one in missing)} questions count as wrong in accuracy, and are left out of "
+            "accuracy_answered"
         )
 
 
@@ -198,8 +202,11 @@ def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) 
             answers = _answer(asker, one, video)
         now = time.perf_counter()
         share, begin = (now - begin) / len(answers), now
-        told = {"video": one.name, "video_bytes": one.num_bytes, "seconds": round(share, 4)}
-        file.append(replace(answer, **told) for answer in answers if answer.key in pending)
+        file.append(
+            replace(answer, video=one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
+            for answer in answers
+            if answer.key in pending
+        )
     file.close()
 
 

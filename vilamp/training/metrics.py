@@ -53,9 +53,7 @@ def recall_of(evidence: Sequence[tuple[float, float]], times: Tensor, chosen: Te
     """
     if not evidence:
         return None
-    within = [
-        tuple(bool(((of >= start) & (of < end)).any()) for of in (chosen, times)) for start, end in evidence
-    ]
+    within = [tuple(bool(((of >= start) & (of < end)).any()) for of in (chosen, times)) for start, end in evidence]
     kinds = Counter(within)
     return Recall(hit=kinds[True, True], missed=kinds[False, True], unsampled=kinds[False, False])
 
