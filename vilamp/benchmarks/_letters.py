@@ -37,7 +37,7 @@ def before_bracket(text: str, letters: str) -> int | None:
     """The number of the letter before the first closing bracket, else of the whole text (MLVU's rule)."""
     at = text.find(")")
     answer = text if at < 0 else text[max(at - 1, 0) : at]
-    return letters.index(answer) if answer and answer in letters else None
+    return letters.index(answer) if len(answer) == 1 and answer in letters else None
 
 
 def sturdy(text: str, count: int) -> int | None:

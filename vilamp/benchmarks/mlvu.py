@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vilamp.benchmark import ChoiceBenchmark, Graded, Item, Prompt, mean_of_groups
 from vilamp.benchmark import LETTERS as ALPHABET
+from vilamp.benchmark import ChoiceBenchmark, Graded, Item, Prompt, mean_of_groups
 from vilamp.benchmarks._files import find_video, read_rows, refuse, require_count, text_list
 from vilamp.benchmarks._letters import before_bracket, lettered
 from vilamp.errors import ConfigError, DataError
