@@ -17,8 +17,6 @@ from vilamp.evaluation.identity import videos_hash
 FILE = "result.json"
 LIBRARIES = ("torch", "transformers", "lightning", "av", "numpy")
 DIGITS = 6
-NOT_COMPARED = ("seconds", "memory", "processes", "folder")
-"""What two runs of one evaluation may differ in."""
 
 
 def scores(

@@ -24,7 +24,7 @@ from vilamp.build import build_object, plain
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer, AnswerFile, merge, own_file, read_answers, write_json
-from vilamp.evaluation.asking import Asker, Scoring
+from vilamp.evaluation.asking import LIKELIHOOD, Asker, Scoring
 from vilamp.evaluation.identity import claim, identity, still_to_ask
 from vilamp.evaluation.result import FILE, result
 from vilamp.evaluation.videos import Group, Videos, group
@@ -77,6 +77,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     benchmark = build_object(merged.benchmark, Benchmark, "benchmark")
     items = benchmark.items()
     groups = group(items)
+    if cfg.scoring == LIKELIHOOD and not any(item.options for item in items):
+        raise ConfigError("scoring=likelihood needs questions with options, and this benchmark has none")
     _require_videos(groups)
     merged.data.val = merged.data.generate = None
     with _processes():
