@@ -72,7 +72,8 @@ class QuestionMetrics:
         self.weights[name] += weight
 
     def update(self, batch: Batch, output: Output) -> None:
-        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens.
+        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens, and how
+        many questions there are.
 
         ``keyframe_recall`` is the mean over questions of the share of evidence spans in which a keyframe lies.  A span
         in which no frame was sampled takes no part, and is counted in ``evidence_unsampled``.
@@ -80,6 +81,7 @@ class QuestionMetrics:
         if output.answer_tokens:
             self.add("loss", output.loss.item(), output.answer_tokens)
         for index, (question, exact) in enumerate(zip(batch.questions, output.exact.tolist(), strict=True)):
+            self.counts["questions"] += 1
             self.add("accuracy", exact)
             self.add(f"accuracy/{question.source.kind}", exact)
             if batch.video_of[index] >= 0:
