@@ -25,10 +25,10 @@ _WHOLE = {"questions", "not_asked"}
 _SHARES = {"accuracy", "m_avg", "keyframe_recall"}
 
 _ABOUT = """\
-Folders of training runs, of sweeps and of evaluations.  The interval over questions is Wilson's; the one over videos takes
-into account that questions about one video go right and wrong together (bootstrap).  McNemar's exact test compares each
-evaluation with the first of the same benchmark, over the questions that both have; a question that could not be asked is
-wrong.  Settings are shown where they differ."""
+Folders of training runs, of sweeps and of evaluations.  The interval over questions is Wilson's; the one over videos
+takes into account that questions about one video go right and wrong together (bootstrap).  McNemar's exact test
+compares each evaluation with the first of the same benchmark, over the questions that both have; a question that could
+not be asked is wrong.  Settings are shown where they differ."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
