@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ from vilamp.models.video_lm import VideoLM
 from vilamp.samples import IGNORED, Batch, EncodedQuestion, Question, SkipSample, Video
 from vilamp.training.metrics import recall_of
 
+SEEN_AT_ONCE = 32
+"""Questions for which a video goes through the tower once; each has a visual sequence that waits for its turn."""
 GENERATION, LIKELIHOOD = "generation", "likelihood"
+T = TypeVar("T")
 Scoring = Literal["generation", "likelihood", "both"]
 
 
@@ -53,16 +56,16 @@ class _Asked:
 
 @dataclass(frozen=True)
 class Asker:
-    """Answers the questions about a video, some at a time.
+    """Answers the questions about a video.
 
-    The video goes through the scorer and the vision tower once for all questions that are asked together.  Each prompt
-    goes through the language model once; its options and the generated answer start from there.
+    The video goes through the scorer and the vision tower once for all questions (for each :data:`SEEN_AT_ONCE` of
+    them).  Each prompt goes through the language model once; its options and the generated answer start from there.
 
     Attributes:
         model, encode, benchmark: these.
         scoring: how options are scored.
         seed: of the run.
-        at_once: questions that are asked together.
+        at_once: questions that the language model answers together.
     """
 
     model: VideoLM
@@ -75,14 +78,10 @@ class Asker:
     @torch.no_grad()
     def __call__(self, items: Sequence[Item], video: Video | None) -> list[Answer]:
         """One answer for each question, in their order, without ``video_bytes`` and ``seconds``."""
-        answers: list[Answer] = []
-        for start in range(0, len(items), self.at_once):
-            some = items[start : start + self.at_once]
-            prepared = [self._prepare(item, video) for item in some]
-            asked = [one for one in prepared if isinstance(one, _Asked)]
-            answered = iter(self._ask(asked, video) if asked else [])
-            answers += [next(answered) if isinstance(one, _Asked) else one for one in prepared]
-        return answers
+        prepared = [self._prepare(item, video) for item in items]
+        asked = [one for one in prepared if isinstance(one, _Asked)]
+        answered = iter([answer for some in _parts(asked, SEEN_AT_ONCE) for answer in self._ask(some, video)])
+        return [next(answered) if isinstance(one, _Asked) else one for one in prepared]
 
     def _prepare(self, item: Item, video: Video | None) -> _Asked | Answer:
         """The question as the model reads it, or the answer that it cannot be asked."""
@@ -116,19 +115,28 @@ class Asker:
         encoded = [one.encoded for one in asked]
         batch = Batch([video] if video else [], encoded, [0 if video else -1] * len(asked))
         visuals, selections = self.model.see(batch)
-        prompts = [question.input_ids[question.labels == IGNORED] for question in encoded]
-        sequences = [self.model.join(ids, ids, visual)[0] for ids, visual in zip(prompts, visuals, strict=True)]
+        answers = []
+        for some in _parts(list(zip(asked, visuals, selections, strict=True)), self.at_once):
+            said = self._continue([one for one, _, _ in some], [visual for _, visual, _ in some])
+            for (one, visual, selection), (text, score) in zip(some, said, strict=True):
+                answers.append(self._answer(one, video, selection, visual, text, score))
+        return answers
+
+    def _continue(
+        self, asked: Sequence[_Asked], visuals: Sequence[Tensor | None]
+    ) -> list[tuple[str | None, list[float] | None]]:
+        """The generated text and the options' log likelihoods of some questions, None for what is not wanted."""
+        sequences = []
+        for one, visual in zip(asked, visuals, strict=True):
+            prompt = one.encoded.input_ids[one.encoded.labels == IGNORED]
+            sequences.append(self.model.join(prompt, prompt, visual)[0])
         continuation = Continuation(self.model.language_model, sequences)
         texts: Sequence[str | None] = [None] * len(asked)
         if GENERATION in ways(self.scoring):
             end = self.encode.tokenizer.eos_token_id
-            generated = continuation.greedy(self.benchmark.max_new_tokens, end)
-            texts = [self.encode.decode(ids) for ids in generated]
+            texts = [self.encode.decode(ids) for ids in continuation.greedy(self.benchmark.max_new_tokens, end)]
         scores = self._score(asked, continuation) if LIKELIHOOD in ways(self.scoring) else [None] * len(asked)
-        return [
-            self._answer(one, video, selection, visual, text, score)
-            for one, selection, visual, text, score in zip(asked, selections, visuals, texts, scores, strict=True)
-        ]
+        return list(zip(texts, scores, strict=True))
 
     def _score(self, asked: Sequence[_Asked], continuation: Continuation) -> list[list[float] | None]:
         """The log likelihoods of each question's options, None for an open question."""
@@ -163,3 +171,7 @@ class Asker:
             )
         graded = {way: grade(self.benchmark, one.item, answer, way) for way in ways(self.scoring)}
         return replace(answer, right={way: g.verdict.right for way, g in graded.items() if g is not None})
+
+
+def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (whole[start : start + size] for start in range(0, len(whole), size))
