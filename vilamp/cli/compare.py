@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -62,6 +63,8 @@ def _print(runs: Sequence[Run], differing: dict[str, list[Any]], tested: Sequenc
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    common = os.path.commonpath([Path(run.name).parent for run in runs])
+    short = [run.name[len(common) :].lstrip(os.sep) for run in runs]
     names = [name for name in dict.fromkeys(name for run in runs for name in run.figures) if name not in _HIDDEN]
     intervals = {title: ends for title, ends in _INTERVALS.items() if any(ends[0] in run.figures for run in runs)}
     table = Table("run", *differing, box=box.SIMPLE_HEAD)
@@ -71,12 +74,13 @@ def _print(runs: Sequence[Run], differing: dict[str, list[Any]], tested: Sequenc
         first, *others = (_cell(name, run.figures) for name in names)
         ranges = [_range(run.figures, *ends) for ends in intervals.values()]
         settings = [Text(str(values[i])) for values in differing.values()]
-        table.add_row(Text(run.name), *settings, first, *ranges, *others)
+        table.add_row(Text(short[i]), *settings, first, *ranges, *others)
     console.print(table)
+    named = dict(zip((run.name for run in runs), short, strict=True))
     for pair in tested:
         console.print(
-            f"{pair.second} against {pair.first}: of {pair.common} questions of both, {pair.only_second} are right in "
-            f"the former alone, {pair.only_first} in the latter alone, p = {pair.p:.3g}",
+            f"{named[pair.second]} against {named[pair.first]}: of {pair.common} questions of both, {pair.only_second} are "
+            f"right in the former alone, {pair.only_first} in the latter alone, p = {pair.p:.3g}",
             markup=False,
             highlight=False,
         )

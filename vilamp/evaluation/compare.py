@@ -20,6 +20,8 @@ from vilamp.evaluation.statistics import by_videos, mcnemar, wilson
 RESULT, METRICS = "result.json", "metrics.json"
 NO_SETTINGS = {"paths", "logger", "hydra", "checkpoint", "resume", "experiment"}
 """Of a configuration what is no part of a comparison: where things lie and what is told."""
+NO_SETTINGS_OF_EVALUATION = {"trainer", "optim", "scoring", "questions_at_once", "lora", "init"}
+"""Of the configuration of an evaluation, likewise: how it was run, and how its checkpoint was trained."""
 OF_TRAINING = {
     "accuracy": "val/accuracy",
     "keyframe_recall": "val/keyframe_recall",
@@ -123,11 +125,11 @@ def _training(folder: Path) -> Run:
 def _evaluation(folder: Path) -> list[Run]:
     result = json.loads((folder / RESULT).read_text())
     answers = list(read_answers(folder).values())
-    settings = dict(_flat(result["config"]))
+    settings = dict(_flat({key: v for key, v in result["config"].items() if key not in NO_SETTINGS_OF_EVALUATION}))
     of_set = (result["benchmark"], settings.get("benchmark.split"))
     return [
         Run(
-            name=f"{folder} ({way})",
+            name=f"{folder} ({result['benchmark']}, {way})",
             settings=settings,
             figures=_of_evaluation(result, way, [answer for answer in answers if _counts(answer, way)]),
             way=way,
@@ -172,25 +174,21 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all runs -> their values; of a part that is another one, its class alone."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    columns = {key: [run.settings.get(key) for run in runs] for key in keys}
+    """Settings that all runs have and that are not the same in all -> their values.
+
+    Of a part that is another one the name of its class stands for all its settings.
+    """
+    shared = [key for key in runs[0].settings if all(key in run.settings for run in runs)]
+    columns = {key: [run.settings[key] for run in runs] for key in shared}
     differing = {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
-    # Beside "selector._target_", "selector.tau" says nothing where only one of the classes has it.
-    exchanged = {key.removesuffix("_target_") for key in differing if key.endswith("._target_")}
-
-    def told(key: str) -> bool:
-        return (
-            key.endswith("._target_")
-            or all(key in run.settings for run in runs)
-            or not key.startswith(tuple(exchanged))
-        )
-
-    return {
-        key.removesuffix("._target_"): [str(v).rpartition(".")[2] if key.endswith("._target_") else v for v in values]
-        for key, values in differing.items()
-        if told(key)
-    }
+    classes = {key.removesuffix("_target_") for key in differing if key.endswith("._target_")}
+    found = {}
+    for key, values in differing.items():
+        if key.endswith("._target_"):
+            found[key.removesuffix("._target_")] = [str(value).rpartition(".")[2] for value in values]
+        elif not key.startswith(tuple(classes)):
+            found[key] = values
+    return found
 
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
