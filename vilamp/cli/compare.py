@@ -79,8 +79,8 @@ def _print(runs: Sequence[Run], differing: dict[str, list[Any]], tested: Sequenc
     named = dict(zip((run.name for run in runs), short, strict=True))
     for pair in tested:
         console.print(
-            f"{named[pair.second]} against {named[pair.first]}: of {pair.common} questions of both, {pair.only_second} are "
-            f"right in the former alone, {pair.only_first} in the latter alone, p = {pair.p:.3g}",
+            f"{named[pair.second]} against {named[pair.first]}: of {pair.common} questions of both, {pair.only_second} "
+            f"are right in the former alone, {pair.only_first} in the latter alone, p = {pair.p:.3g}",
             markup=False,
             highlight=False,
         )
