@@ -1,4 +1,4 @@
-"""What lmms-eval finds through the entry point ``lmms_eval.models``; it imports the model only where it is asked for."""
+"""What lmms-eval finds through the entry point ``lmms_eval.models``; the model is imported only where it is wanted."""
 
 from __future__ import annotations
 

@@ -88,12 +88,12 @@ class ViLaMP(lmms):
 
     @property
     def rank(self) -> int:
-        """This process alone answers."""
+        """Of this process, which alone answers."""
         return 0
 
     @property
     def world_size(self) -> int:
-        """This process alone answers."""
+        """One process."""
         return 1
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
