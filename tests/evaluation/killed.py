@@ -16,7 +16,8 @@ from pathlib import Path
 
 import vilamp.evaluation.run as module
 from vilamp.cli.evaluate import main
-from vilamp.evaluation.answers import Answer, AnswerFile, merge
+from vilamp.evaluation.answers import Answer, AnswerFile
+from vilamp.evaluation.writing import merge
 
 
 class Killing(AnswerFile):

@@ -11,9 +11,10 @@ import pytest
 
 from vilamp.cli import main
 from vilamp.errors import DataError
-from vilamp.evaluation.answers import Answer, merge, write_json
+from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.compare import differing_settings, pairs, read_runs
 from vilamp.evaluation.statistics import by_videos, mcnemar, wilson
+from vilamp.evaluation.writing import merge, write_json
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,9 @@ def test_answers_of_another_evaluation_are_never_gone_on_with(
     with pytest.raises(ConfigError, match="other questions"):
         evaluating.run(checkpoint, changed, folder)
     assert evaluating.same(folder) == evaluating.same(whole.folder), "nothing was touched"
+    (folder / "identity.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds answers without identity\.json"):
+        evaluating.run(checkpoint, questions, folder)
 
 
 def test_a_video_that_was_missing_is_asked_about_when_it_is_there_and_another_one_is_refused(

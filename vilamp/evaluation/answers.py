@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vilamp.errors import DataError
 
@@ -79,7 +78,7 @@ class AnswerFile:
     def append(self, answers: Iterable[Answer]) -> None:
         """Write answers, and return when they are on the disk."""
         for answer in answers:
-            self._write(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n")
+            self._write(line_of(answer))
         os.fsync(self.file.fileno())
 
     def _write(self, line: bytes) -> None:
@@ -89,6 +88,11 @@ class AnswerFile:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def line_of(answer: Answer) -> bytes:
+    """The line of an answer."""
+    return json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n"
 
 
 def _whole(content: bytes) -> int:
@@ -120,22 +124,3 @@ def read_answers(folder: Path) -> dict[str, Answer]:
             if answer.reason != MISSING or answer.key not in answers:
                 answers[answer.key] = answer
     return answers
-
-
-def merge(folder: Path, answers: Iterable[Answer]) -> None:
-    """Leave one file with these answers in the folder, in their order."""
-    whole = folder / "answers.tmp"
-    with whole.open("wb") as file:
-        file.writelines(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n" for answer in answers)
-        file.flush()
-        os.fsync(file.fileno())
-    whole.replace(folder / FILE)
-    for path in folder.glob("answers.rank*.jsonl"):
-        path.unlink()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object so that the file is never half there."""
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    partial.replace(path)

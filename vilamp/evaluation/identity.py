@@ -15,8 +15,9 @@ from torch import nn
 from vilamp import __version__
 from vilamp.benchmark import Item
 from vilamp.errors import ConfigError
-from vilamp.evaluation.answers import MISSING, Answer, write_json
+from vilamp.evaluation.answers import MISSING, Answer, read_answers
 from vilamp.evaluation.videos import Group
+from vilamp.evaluation.writing import write_json
 from vilamp.training.resume import differences
 
 FILE = "identity.json"
@@ -71,6 +72,10 @@ def claim(folder: Path, own: dict[str, Any]) -> None:
     """
     file = folder / FILE
     if not file.is_file():
+        if read_answers(folder):
+            raise ConfigError(
+                f"{folder} holds answers without {FILE}: nothing says of what; set hydra.run.dir to another folder"
+            )
         write_json(file, own)
         return
     stored = json.loads(file.read_text())

@@ -23,11 +23,12 @@ from vilamp.benchmark import Benchmark
 from vilamp.build import build_object, plain
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError, DataError
-from vilamp.evaluation.answers import Answer, AnswerFile, merge, own_file, read_answers, write_json
+from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
 from vilamp.evaluation.asking import LIKELIHOOD, Asker, Scoring
 from vilamp.evaluation.identity import claim, identity, still_to_ask
 from vilamp.evaluation.result import FILE, result
 from vilamp.evaluation.videos import Group, Videos, group
+from vilamp.evaluation.writing import merge, write_json
 from vilamp.samples import SkipSample, Video
 from vilamp.training.checkpoints import read_checkpoint
 from vilamp.training.console import without_remarks
