@@ -14,7 +14,8 @@ from vilamp import __version__
 
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
-    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=... benchmark=..."),
+    "compare": ("vilamp.cli.compare", "put runs and evaluations side by side: vilamp compare FOLDER FOLDER"),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
     "pack": (
         "vilamp.cli.pack",

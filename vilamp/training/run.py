@@ -64,8 +64,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What training and evaluation both need, before anything runs."""
+class Parts:
+    """What training and evaluations need, before anything runs."""
 
     module: VideoQA
     data: VideoDataModule
@@ -150,6 +150,25 @@ def evaluate(cfg: DictConfig) -> Run:
         Interrupted: Ctrl-C.
     """
     checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
+    merged = configuration_of(cfg, checkpoint)
+    parts = restore(merged, checkpoint)
+    parts.data.require("val")
+    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
+        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
+        trainer.validate(parts.module, parts.data, verbose=False)
+        return _finish(parts, trainer, loggers, parts.module.history[-1])
+
+
+def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
+    """The configuration of an evaluation: that of the checkpoint's run, and what is named in place of it.
+
+    Args:
+        cfg: as composed from ``conf/evaluate.yaml``.
+        checkpoint: as read.
+
+    Raises:
+        ConfigError: a variant that nothing follows.
+    """
     merged = _configuration(checkpoint["config"])
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
@@ -162,19 +181,23 @@ def evaluate(cfg: DictConfig) -> Run:
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
     named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
+    of_data = {key: named.pop(key) for key in ("fps", "max_frames") if key in named}
     for key, value in named.items():
         merged[key] = value
+    for key, value in of_data.items():
+        merged.data[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
-    parts = _prepare(merged)
-    parts.data.require("val")
+    return merged
+
+
+def restore(cfg: DictConfig, checkpoint: dict[str, Any]) -> Parts:
+    """The objects of a run with the weights of a checkpoint."""
+    parts = _prepare(cfg)
     parts.module.on_load_checkpoint(checkpoint)
     parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
-        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
-        trainer.validate(parts.module, parts.data, verbose=False)
-        return _finish(parts, trainer, loggers, parts.module.history[-1])
+    return parts
 
 
 def _configuration(stored: dict[str, Any]) -> DictConfig:
@@ -186,7 +209,7 @@ def _configuration(stored: dict[str, Any]) -> DictConfig:
     return config
 
 
-def _prepare(cfg: DictConfig) -> _Parts:
+def _prepare(cfg: DictConfig) -> Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
@@ -203,7 +226,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     data = build_data(cfg, encode, model.scorer)
     model.embedding_cache = data.embeddings
-    return _Parts(
+    return Parts(
         module=module,
         data=data,
         encode=encode,
@@ -223,26 +246,26 @@ def _tell(report: Report, path: str, folder: Path) -> None:
     )
 
 
-def _remains(parts: _Parts) -> str:
+def _remains(parts: Parts) -> str:
     last = parts.folder / "checkpoints" / LAST
     what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
     return f"{what}, what was logged is in {parts.folder}"
 
 
 @contextmanager
-def _told(parts: _Parts) -> Iterator[None]:
+def _told(parts: Parts) -> Iterator[None]:
     """Within this, Ctrl-C and what the disk refuses end in one message."""
     data = Path(parts.module.config["paths"]["data_dir"])
     with told_interrupts(partial(_remains, parts)), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
         yield
 
 
-def _loggers(cfg: DictConfig, parts: _Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+def _loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
     node = cfg.logger
     return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
 
-def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
+def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     return build_object(
         cfg.trainer,
         Trainer,
@@ -257,7 +280,7 @@ def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: l
     )
 
 
-def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
+def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
@@ -275,7 +298,7 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
 
 
 @torch.no_grad()
-def _draw(parts: _Parts, writes: bool) -> Path | None:
+def _draw(parts: Parts, writes: bool) -> Path | None:
     """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
     model = parts.module.model.eval()
     for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):
