@@ -1,0 +1,91 @@
+"""The second kind of needle video: a domain that a model trained on the first has not seen.
+
+Everything is another: the haystack is woven bands in dark tones with dots for clutter, the palette is dull, the needles
+are other shapes with a cream border, and shapes, colours, places and phrasing have words of their own.  How a video
+comes about is the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vilamp.data.needle_scene import SIZE, Haystack, Look, Point
+
+COLOURS = {
+    "rust": (172, 62, 38),
+    "moss": (74, 112, 44),
+    "ink": (42, 52, 128),
+    "sand": (214, 186, 108),
+    "plum": (118, 44, 108),
+    "ice": (138, 208, 216),
+    "chalk": (232, 228, 214),
+    "coal": (34, 32, 34),
+}
+PLACES = {"west": (0.25, 0.5), "east": (0.75, 0.5), "north": (0.5, 0.25), "south": (0.5, 0.75), "middle": (0.5, 0.5)}
+
+
+def _around(count: int, radii: tuple[float, ...], turn: float = 0.0, squash: float = 1.0) -> list[Point]:
+    """Corners around the origin, counted from the top: in units of the radius, which takes the given values in turn."""
+    angles = 2 * np.pi * (np.arange(count) + turn) / count
+    lengths = np.resize(radii, count)
+    return [(float(r * np.sin(t)) * squash, float(-r * np.cos(t))) for r, t in zip(lengths, angles, strict=True)]
+
+
+_RIM = _around(6, (1.1,))
+_ARC = _around(24, (1.0,), 12.0)[:13]
+OUTLINES: dict[str, list[Point]] = {
+    "egg": _around(24, (1.0,), squash=0.68),
+    "slab": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
+    "arrow": [(0.0, -1.0), (0.9, 0.5), (0.3, 0.5), (0.3, 0.9), (-0.3, 0.9), (-0.3, 0.5), (-0.9, 0.5)],
+    "blades": _around(8, (1.0, 0.35), 1.0),
+    "tee": [(-1.0, -0.9), (1.0, -0.9), (1.0, -0.3), (0.3, -0.3), (0.3, 1.0), (-0.3, 1.0), (-0.3, -0.3), (-1.0, -0.3)],
+    "hoop": [*_RIM, _RIM[0], *((0.5 * x, 0.5 * y) for x, y in [_RIM[0], *reversed(_RIM)])],
+    "kite": [(0.0, -1.0), (0.6, -0.35), (0.0, 1.0), (-0.6, -0.35)],
+    "arch": [*_ARC, *((0.5 * x, 0.5 * y) for x, y in reversed(_ARC))],
+}
+"""Shape -> its corners around the origin, in units of the radius."""
+
+
+def _outline(shape: str, centre: Point, radius: float) -> list[Point]:
+    return [(centre[0] + radius * x, centre[1] + radius * y) for x, y in OUTLINES[shape]]
+
+
+def _woven(rng: np.random.Generator) -> Haystack:
+    """A dark scene of two crossing sets of bands, with dots of clutter in every colour of the palette."""
+    side = 2 * SIZE
+    axis = np.arange(side) / side * 2 * np.pi
+    bands = [np.sin(axis * int(rng.integers(4, 14)) + rng.uniform(0, 2 * np.pi)) for _ in range(2)]
+    weave = np.where(rng.random() < 0.5, np.maximum.outer(*bands), np.multiply.outer(*bands))
+    tones = rng.uniform(15, 120, (2, 3))
+    share = (weave[..., None] + 1) / 2
+    noisy = tones[0] * (1 - share) + tones[1] * share + rng.normal(0, 4, (side, side, 1))
+    picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    palette = list(COLOURS.values())
+    for _ in range(int(rng.integers(40, 80))):
+        x, y, radius = *rng.uniform(0, side, 2), rng.uniform(1, 3)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=palette[int(rng.integers(len(palette)))])
+    return Haystack(np.asarray(picture), (float(rng.uniform(-6, 6)), float(rng.uniform(-6, 6))))
+
+
+DUSK = Look(
+    colours=COLOURS,
+    shapes=tuple(OUTLINES),
+    places=PLACES,
+    border=(236, 230, 214),
+    outline=_outline,
+    haystack=_woven,
+    templates={
+        "colour": ("name the tint of the {shape}", "report the {shape}: its tint"),
+        "shape": ("identify the object in {colour}", "name the outline that is {colour}"),
+        "place": ("locate the {shape}", "report the {shape}: its side"),
+        "look_alike": ("name the tint of the {shape} on the {place} side", "report the {shape}, {place}: its tint"),
+    },
+    nearest={
+        **dict(zip(OUTLINES, ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "moon"), strict=True)),
+        **dict(zip(COLOURS, ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black"), strict=True)),
+        **dict(zip(PLACES, ("left", "right", "top", "bottom", "centre"), strict=True)),
+    },
+)
+"""``data=needle_domain``."""
