@@ -18,7 +18,7 @@ from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.interfaces import FrameMerger, FrameSelector, VideoDecoder
 from vilamp.models.checkpoint import Checkpoint
 from vilamp.models.language_model import LanguageModel
-from vilamp.models.lora import Lora
+from vilamp.models.lora import Adapters
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
@@ -138,7 +138,7 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     if checkpoint is not None:
         model.init_report = checkpoint.fill(model)
     if cfg.get("lora"):  # after the filling, because an adapter renames the weights beside which it stands
-        build_object(cfg.lora, Lora, "lora").adapt(language_model, weights=weights)
+        build_object(cfg.lora, Adapters, "lora").adapt(language_model, weights=weights)
     return model
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vilamp.data.needle_scene import SIZE, Haystack, Look, Point
+from vilamp.data.needle_scene import PLAIN, SIZE, Haystack, Look, Point
 
 COLOURS = {
     "rust": (172, 62, 38),
@@ -83,9 +83,9 @@ DUSK = Look(
         "look_alike": ("name the tint of the {shape} on the {place} side", "report the {shape}, {place}: its tint"),
     },
     nearest={
-        **dict(zip(OUTLINES, ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "moon"), strict=True)),
-        **dict(zip(COLOURS, ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black"), strict=True)),
-        **dict(zip(PLACES, ("left", "right", "top", "bottom", "centre"), strict=True)),
+        **dict(zip(OUTLINES, PLAIN.shapes, strict=True)),
+        **dict(zip(COLOURS, PLAIN.colours, strict=True)),
+        **dict(zip(PLACES, PLAIN.places, strict=True)),
     },
 )
 """``data=needle_domain``."""

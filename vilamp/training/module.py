@@ -8,6 +8,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from vilamp.errors import ConfigError
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.video_lm import Output, VideoLM
 from vilamp.samples import Batch
 from vilamp.training.metrics import QuestionMetrics
@@ -103,6 +104,10 @@ class VideoQA(LightningModule):
 
     def _trained(self) -> set[str]:
         """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
-        prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
-        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return {name for name in self.state_dict() if name.startswith(prefixes)} - frozen
+        trained: set[str] = set()
+        for name, part in self.model.named_children():
+            if self.optim.lr[name] is not None:
+                frozen = {key for key, p in part.named_parameters(remove_duplicate=False) if not p.requires_grad}
+                held = adapter_parameters(part) or set(part.state_dict()) - frozen
+                trained |= {f"model.{name}.{key}" for key in held}
+        return trained

@@ -33,6 +33,7 @@ from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
+from vilamp.training.parts import parts_table, what_trains
 from vilamp.training.ranks import first_rank
 from vilamp.training.resume import find_start
 from vilamp.training.skip_limit import SkipLimit
@@ -95,6 +96,9 @@ def train(cfg: DictConfig) -> Run:
     """
     parts = _prepare(cfg)
     parts.data.require("train")
+    trained = what_trains(parts.module.model, parts.module.optim)
+    if first_rank():
+        Console().print(parts_table(trained))
     checkpoints = parts.folder / "checkpoints"
     with _told(parts), without_remarks(), ExitStack() as open_until_the_end:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
