@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -24,12 +25,13 @@ class Adapters(ABC):
     """What ``lora`` selects."""
 
     @abstractmethod
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True) -> None:
+    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
         """See to it that the language model has adapters.
 
         Args:
             language_model: changed in place.
             weights: False leaves new ones on the meta device, as the model's own parameters are.
+            base: hub id or path of what new ones stand beside, for PEFT's ``adapter_config.json``.
         """
 
 
@@ -77,7 +79,7 @@ class Lora(Adapters):
         self.dora = dora
         self.quantize = quantize
 
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True) -> None:
+    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
         """Put adapters into the language model.
 
         Raises:
@@ -103,6 +105,8 @@ class Lora(Adapters):
             use_rslora=self.rslora,
             use_dora=self.dora,
             task_type="CAUSAL_LM",
+            base_model_name_or_path=base,
+            inference_mode=False,
         )
         inject_adapter_in_model(config, lm, low_cpu_mem_usage=not weights)
 
@@ -110,7 +114,7 @@ class Lora(Adapters):
 class ContinuedLora(Adapters):
     """The adapters of the run that ``init=run`` starts from, which go on training with their own settings."""
 
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True) -> None:
+    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
         """Leave them as they are.
 
         Raises:
@@ -127,7 +131,7 @@ def _ends(name: str, ending: str) -> bool:
     return name == ending or name.endswith(f".{ending}")
 
 
-def _quantize(lm: nn.Module, names: Sequence[str]) -> None:
+def _quantize(lm: Any, names: Sequence[str]) -> None:
     """Give linear layers weights in 4 bits; they are packed when they come to the device that computes."""
     import bitsandbytes as bnb
 
@@ -167,36 +171,21 @@ def merge_adapters(language_model: LanguageModel) -> None:
     lm = language_model.lm
     adapted = [(name, module) for name, module in lm.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, module in adapted:
+        base = module.get_base_layer()
+        if base.weight.is_floating_point():  # else it is packed, and PEFT knows how
+            base.weight.data = base.weight.data.float()  # an adapter's part may be smaller than the last digit of it
         try:
             module.merge(safe_merge=True)
         except ValueError as error:
             raise ConfigError(f"the adapter of the language model's {name} cannot be merged: {error}") from error
-        _replace(lm, name, module.get_base_layer())
+        _replace(lm, name, base)
     if adapted:
         del lm.peft_config
 
 
-def peft_config(language_model: LanguageModel, base: str) -> LoraConfig:
-    """The settings of the adapters, as PEFT writes them into ``adapter_config.json``.
-
-    Args:
-        language_model: with adapters.
-        base: hub id or folder of the language model that they stand beside.
-    """
-    config = language_model.lm.peft_config["default"]
-    config.base_model_name_or_path = base
-    config.inference_mode = True
-    return config
-
-
-def adapter_tensors(language_model: LanguageModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The adapters' weights under the names that they have in PEFT's files.
-
-    Args:
-        language_model: with adapters.
-        state: weights of ``language_model.lm`` to take instead of its present ones.
-    """
-    tensors = get_peft_model_state_dict(language_model.lm, state_dict=state, save_embedding_layers=False)
+def adapter_tensors(language_model: LanguageModel) -> dict[str, Tensor]:
+    """The adapters' weights under the names that they have in PEFT's files."""
+    tensors = get_peft_model_state_dict(language_model.lm, save_embedding_layers=False)
     return {f"{_OF_PEFT}{name}": tensor.contiguous() for name, tensor in tensors.items()}
 
 

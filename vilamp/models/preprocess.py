@@ -43,6 +43,8 @@ class FramePreprocessor(nn.Module):
             )
         settings = json.loads(Path(file).read_text())
         self.size = size
+        self.settings = settings
+        """What the file holds."""
         self.register_buffer("mean", torch.tensor(settings["image_mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings["image_std"]).view(1, 3, 1, 1), persistent=False)
 

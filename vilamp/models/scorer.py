@@ -30,6 +30,8 @@ class ClipScorer(nn.Module):
         self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path, SETTING).requires_grad_(False)
         self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size, SETTING)
         self.chunk_size = chunk_size
+        self.tokenizer = path
+        """Hub id or local folder of the tokenizer whose ids this model reads."""
         self.dim: int = self.clip.config.projection_dim
         """Ds, the width of the shared space."""
         self.context: int = self.clip.config.text_config.max_position_embeddings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import LightningModule
@@ -83,7 +84,7 @@ class VideoQA(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the weights that train, and add the configuration."""
-        trained = self._trained()
+        trained = {f"model.{name}" for name in self.trained()}
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
         checkpoint["config"] = self.config
 
@@ -93,21 +94,33 @@ class VideoQA(LightningModule):
         Raises:
             ConfigError: names are missing or left over.
         """
-        trained, stored = self._trained(), set(checkpoint["state_dict"])
-        if trained != stored:
-            raise ConfigError(
-                f"the checkpoint does not fit the configuration: missing {sorted(trained - stored)[:5]}, "
-                f"left over {sorted(stored - trained)[:5]} (the first five of each); use the selector, merger, model "
-                "and optim.lr of its run"
-            )
+        stored = {name.removeprefix("model.") for name in checkpoint["state_dict"]}
+        self.require(stored, left_over=stored - self.trained())
         self.steps_behind = checkpoint["global_step"]
 
-    def _trained(self) -> set[str]:
-        """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
+    def require(self, stored: set[str], left_over: Iterable[str] = ()) -> None:
+        """Refuse weights that are not those of a run with this configuration.
+
+        Args:
+            stored: names of what there is.
+            left_over: those among them that are too many.
+
+        Raises:
+            ConfigError: some that train are missing, or there are some too many.
+        """
+        missing, left = sorted(self.trained() - stored), sorted(left_over)
+        if missing or left:
+            raise ConfigError(
+                f"the checkpoint does not fit the configuration: missing {missing[:5]}, left over {left[:5]} (the "
+                "first five of each); use the selector, merger, model and optim.lr of its run"
+            )
+
+    def trained(self) -> set[str]:
+        """Names in the model's state dict (buffers too) of what trains; of a part with adapters, only these."""
         trained: set[str] = set()
         for name, part in self.model.named_children():
             if self.optim.lr[name] is not None:
                 frozen = {key for key, p in part.named_parameters(remove_duplicate=False) if not p.requires_grad}
                 held = adapter_parameters(part) or set(part.state_dict()) - frozen
-                trained |= {f"model.{name}.{key}" for key in held}
+                trained |= {f"{name}.{key}" for key in held}
         return trained

@@ -23,11 +23,12 @@ from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
-from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles, read_checkpoint
+from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles
 from vilamp.training.console import without_remarks
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
@@ -38,6 +39,7 @@ from vilamp.training.ranks import first_rank
 from vilamp.training.resume import find_start
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
+from vilamp.training.trained import read_trained, write_adapter
 
 MAX_ANSWER_TOKENS = 32
 READ_VARIANT = {"selector", "merger", "model"}
@@ -120,6 +122,8 @@ def train(cfg: DictConfig) -> Run:
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+        if adapter_parameters(parts.module.model.language_model) and first_rank():
+            write_adapter(parts.module.model, parts.module.trained(), parts.module.config, parts.folder)
         return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
 
 
@@ -144,8 +148,8 @@ def evaluate(cfg: DictConfig) -> Run:
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
     """
-    checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
-    merged = _configuration(checkpoint["config"])
+    trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = _configuration(trained.config)
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     named = {key: value for key, value in unresolved.items() if value is not None}
@@ -156,7 +160,7 @@ def evaluate(cfg: DictConfig) -> Run:
             "the one that is to follow the variant as well, for instance selector=differential"
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
-    named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
+    named["paths"] = {**trained.config["paths"], **named["paths"]}
     for key, value in named.items():
         merged[key] = value
     merged.data.train = None  # the shards of training need not be where evaluation runs
@@ -164,8 +168,9 @@ def evaluate(cfg: DictConfig) -> Run:
         merged.data.generate = None
     parts = _prepare(merged)
     parts.data.require("val")
-    parts.module.on_load_checkpoint(checkpoint)
-    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+    filled = trained.fill(parts.module.model).filled
+    if not trained.whole:  # else what trained is in the parts' own files, too
+        parts.module.require(set(filled))
     with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
