@@ -133,7 +133,7 @@ def _model_of_run(cfg: DictConfig, trained: Trained, *, adapters_stay: bool) -> 
         trained: of the run.
         adapters_stay: False merges its adapters into the weights.
     """
-    before = OmegaConf.create(trained.config)
+    before = trained.configuration()
     began = _with(cfg, init=before.get("init"), lora=before.get("lora"))
     for part in ("scorer", "vision_tower", "language_model", "projector"):
         began.model[part].path = before.model[part].path

@@ -13,6 +13,7 @@ from vilamp import __version__
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
     "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "export": ("vilamp.cli.export", "make a model that stands by itself: vilamp export outputs/DAY/TIME my-model"),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
     "pack": (
         "vilamp.cli.pack",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,11 @@ class ClipScorer(nn.Module):
         """Ds, the width of the shared space."""
         self.context: int = self.clip.config.text_config.max_position_embeddings
         """The longest query, in tokens."""
+
+    def save(self, folder: Path) -> None:
+        """Write it for ``CLIPModel.from_pretrained``, without its tokenizer."""
+        self.clip.save_pretrained(folder)
+        self.preprocess.save(folder)
 
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:

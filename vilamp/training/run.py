@@ -21,7 +21,6 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
-from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
 from vilamp.models.lora import adapter_parameters
 from vilamp.models.precision import hold, precision
@@ -149,7 +148,7 @@ def evaluate(cfg: DictConfig) -> Run:
         Interrupted: Ctrl-C.
     """
     trained = read_trained(str(cfg.checkpoint), "checkpoint")
-    merged = _configuration(trained.config)
+    merged = trained.configuration()
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     named = {key: value for key, value in unresolved.items() if value is not None}
@@ -175,15 +174,6 @@ def evaluate(cfg: DictConfig) -> Run:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
-
-
-def _configuration(stored: dict[str, Any]) -> DictConfig:
-    """The configuration of a checkpoint; one from before there were variants did as the paper says."""
-    config = OmegaConf.create(stored)
-    if "variant" not in config:
-        config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
-        config.model.anchor = config.variant.anchor
-    return config
 
 
 def _prepare(cfg: DictConfig) -> _Parts:

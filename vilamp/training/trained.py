@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vilamp.errors import ConfigError
+from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Init, Report
 from vilamp.models.lora import adapter_parameters, adapter_tensors, load_adapter
 from vilamp.models.pretrained import local_folder
@@ -58,6 +58,14 @@ class Trained:
     weights: dict[str, Tensor]
     adapter: dict[str, Tensor] | None = None
     whole: bool = False
+
+    def configuration(self) -> DictConfig:
+        """The run's configuration; one from before there were variants did as the paper says."""
+        config = OmegaConf.create(self.config)
+        if "variant" not in config:
+            config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
+            config.model.anchor = config.variant.anchor
+        return config
 
     def fill(self, model: VideoLM) -> Report:
         """Put the weights into a model that has the parts and the adapters of the run.
@@ -212,9 +220,3 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def to_dtype(model: VideoLM, dtype: torch.dtype) -> None:
-    """Bring all parts but the scorer to a precision, in place."""
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(torch.float32 if name.startswith("scorer.") else dtype)
