@@ -162,7 +162,7 @@ def evaluate(cfg: DictConfig) -> Run:
     named["paths"] = {**trained.config["paths"], **named["paths"]}
     for key, value in named.items():
         merged[key] = value
-    merged.data.train = None  # the shards of training need not be where evaluation runs
+    merged.data.train, merged.data.mix = None, None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
     parts = _prepare(merged)
