@@ -1,8 +1,11 @@
 """The second kind of needle video: a domain that a model trained on the first has not seen.
 
 Everything is another: the haystack is woven bands in dark tones with dots for clutter, the palette is dull, the needles
-are other shapes with a cream border, and shapes, colours, places and phrasing have words of their own.  How a video
-comes about is the same.
+are other shapes with a cream border, and shapes, colours and phrasing have words of their own.  How a video comes about
+is the same.
+
+The names are compounds of words of the first kind, because the tiny base can write no others: its tokenizer has letters
+for them, which it was never taught.  The second half of a name is what is nearest to it in the first kind.
 """
 
 from __future__ import annotations
@@ -13,16 +16,15 @@ from PIL import Image, ImageDraw
 from vilamp.data.needle_scene import PLAIN, SIZE, Haystack, Look, Point
 
 COLOURS = {
-    "rust": (172, 62, 38),
-    "moss": (74, 112, 44),
-    "ink": (42, 52, 128),
-    "sand": (214, 186, 108),
-    "plum": (118, 44, 108),
-    "ice": (138, 208, 216),
-    "chalk": (232, 228, 214),
-    "coal": (34, 32, 34),
+    "blackred": (172, 62, 38),
+    "blackgreen": (74, 112, 44),
+    "blackblue": (42, 52, 128),
+    "whiteyellow": (214, 186, 108),
+    "blackpurple": (118, 44, 108),
+    "whitecyan": (138, 208, 216),
+    "yellowwhite": (232, 228, 214),
+    "blueblack": (34, 32, 34),
 }
-PLACES = {"west": (0.25, 0.5), "east": (0.75, 0.5), "north": (0.5, 0.25), "south": (0.5, 0.75), "middle": (0.5, 0.5)}
 
 
 def _around(count: int, radii: tuple[float, ...], turn: float = 0.0, squash: float = 1.0) -> list[Point]:
@@ -35,14 +37,23 @@ def _around(count: int, radii: tuple[float, ...], turn: float = 0.0, squash: flo
 _RIM = _around(6, (1.1,))
 _ARC = _around(24, (1.0,), 12.0)[:13]
 OUTLINES: dict[str, list[Point]] = {
-    "egg": _around(24, (1.0,), squash=0.68),
-    "slab": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
-    "arrow": [(0.0, -1.0), (0.9, 0.5), (0.3, 0.5), (0.3, 0.9), (-0.3, 0.9), (-0.3, 0.5), (-0.9, 0.5)],
-    "blades": _around(8, (1.0, 0.35), 1.0),
-    "tee": [(-1.0, -0.9), (1.0, -0.9), (1.0, -0.3), (0.3, -0.3), (0.3, 1.0), (-0.3, 1.0), (-0.3, -0.3), (-1.0, -0.3)],
-    "hoop": [*_RIM, _RIM[0], *((0.5 * x, 0.5 * y) for x, y in [_RIM[0], *reversed(_RIM)])],
-    "kite": [(0.0, -1.0), (0.6, -0.35), (0.0, 1.0), (-0.6, -0.35)],
-    "arch": [*_ARC, *((0.5 * x, 0.5 * y) for x, y in reversed(_ARC))],
+    "mooncircle": _around(24, (1.0,), squash=0.68),
+    "crosssquare": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
+    "crosstriangle": [(0.0, -1.0), (0.9, 0.5), (0.3, 0.5), (0.3, 0.9), (-0.3, 0.9), (-0.3, 0.5), (-0.9, 0.5)],
+    "diamondstar": _around(8, (1.0, 0.35), 1.0),
+    "squarecross": [
+        (-1.0, -0.9),
+        (1.0, -0.9),
+        (1.0, -0.3),
+        (0.3, -0.3),
+        (0.3, 1.0),
+        (-0.3, 1.0),
+        (-0.3, -0.3),
+        (-1.0, -0.3),
+    ],
+    "diamondring": [*_RIM, _RIM[0], *((0.5 * x, 0.5 * y) for x, y in [_RIM[0], *reversed(_RIM)])],
+    "trianglediamond": [(0.0, -1.0), (0.6, -0.35), (0.0, 1.0), (-0.6, -0.35)],
+    "ringmoon": [*_ARC, *((0.5 * x, 0.5 * y) for x, y in reversed(_ARC))],
 }
 """Shape -> its corners around the origin, in units of the radius."""
 
@@ -72,7 +83,7 @@ def _woven(rng: np.random.Generator) -> Haystack:
 DUSK = Look(
     colours=COLOURS,
     shapes=tuple(OUTLINES),
-    places=PLACES,
+    places=PLAIN.places,
     border=(236, 230, 214),
     outline=_outline,
     haystack=_woven,
@@ -85,7 +96,7 @@ DUSK = Look(
     nearest={
         **dict(zip(OUTLINES, PLAIN.shapes, strict=True)),
         **dict(zip(COLOURS, PLAIN.colours, strict=True)),
-        **dict(zip(PLACES, PLAIN.places, strict=True)),
+        **{place: place for place in PLAIN.places},
     },
 )
 """``data=needle_domain``."""
