@@ -250,10 +250,10 @@ def test_the_second_kind_shares_nothing_with_the_first_that_a_model_could_lean_o
         assert len(set(DUSK.templates[kind]) | set(PLAIN.templates[kind])) == 4
     assert {len(DUSK.colours), len(DUSK.shapes)} == {8}
     haystack = np.zeros((SIZE, SIZE, 3), np.uint8)
-    drawn = {shape: draw_needle(haystack, Needle(shape, "blackred", "centre"), look=DUSK) for shape in DUSK.shapes}
+    drawn = {shape: draw_needle(haystack, Needle(shape, "redblack", "centre"), look=DUSK) for shape in DUSK.shapes}
     assert len({picture.tobytes() for picture in drawn.values()}) == 8
     for picture in drawn.values():
-        share = (picture == DUSK.colours["blackred"]).all(axis=-1).mean()
+        share = (picture == DUSK.colours["redblack"]).all(axis=-1).mean()
         assert 0.04 < share < 0.2 and (picture == DUSK.border).all(axis=-1).any()
 
 

@@ -5,7 +5,7 @@ are other shapes with a cream border, and shapes, colours and phrasing have word
 is the same.
 
 The names are compounds of words of the first kind, because the tiny base can write no others: its tokenizer has letters
-for them, which it was never taught.  The second half of a name is what is nearest to it in the first kind.
+for them, which it was never taught.  The first half of a name is what is nearest to it in the first kind.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw
 from vilamp.data.needle_scene import PLAIN, SIZE, Haystack, Look, Point
 
 COLOURS = {
-    "blackred": (172, 62, 38),
-    "blackgreen": (74, 112, 44),
-    "blackblue": (42, 52, 128),
-    "whiteyellow": (214, 186, 108),
-    "blackpurple": (118, 44, 108),
-    "whitecyan": (138, 208, 216),
-    "yellowwhite": (232, 228, 214),
-    "blueblack": (34, 32, 34),
+    "redblack": (172, 62, 38),
+    "greenblack": (74, 112, 44),
+    "blueblack": (42, 52, 128),
+    "yellowwhite": (214, 186, 108),
+    "purpleblack": (118, 44, 108),
+    "cyanwhite": (138, 208, 216),
+    "whiteyellow": (232, 228, 214),
+    "blackblue": (34, 32, 34),
 }
 
 
@@ -37,11 +37,11 @@ def _around(count: int, radii: tuple[float, ...], turn: float = 0.0, squash: flo
 _RIM = _around(6, (1.1,))
 _ARC = _around(24, (1.0,), 12.0)[:13]
 OUTLINES: dict[str, list[Point]] = {
-    "mooncircle": _around(24, (1.0,), squash=0.68),
-    "crosssquare": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
-    "crosstriangle": [(0.0, -1.0), (0.9, 0.5), (0.3, 0.5), (0.3, 0.9), (-0.3, 0.9), (-0.3, 0.5), (-0.9, 0.5)],
-    "diamondstar": _around(8, (1.0, 0.35), 1.0),
-    "squarecross": [
+    "circlemoon": _around(24, (1.0,), squash=0.68),
+    "squarecross": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
+    "trianglecross": [(0.0, -1.0), (0.9, 0.5), (0.3, 0.5), (0.3, 0.9), (-0.3, 0.9), (-0.3, 0.5), (-0.9, 0.5)],
+    "stardiamond": _around(8, (1.0, 0.35), 1.0),
+    "crosssquare": [
         (-1.0, -0.9),
         (1.0, -0.9),
         (1.0, -0.3),
@@ -51,9 +51,9 @@ OUTLINES: dict[str, list[Point]] = {
         (-0.3, -0.3),
         (-1.0, -0.3),
     ],
-    "diamondring": [*_RIM, _RIM[0], *((0.5 * x, 0.5 * y) for x, y in [_RIM[0], *reversed(_RIM)])],
-    "trianglediamond": [(0.0, -1.0), (0.6, -0.35), (0.0, 1.0), (-0.6, -0.35)],
-    "ringmoon": [*_ARC, *((0.5 * x, 0.5 * y) for x, y in reversed(_ARC))],
+    "ringdiamond": [*_RIM, _RIM[0], *((0.5 * x, 0.5 * y) for x, y in [_RIM[0], *reversed(_RIM)])],
+    "diamondtriangle": [(0.0, -1.0), (0.6, -0.35), (0.0, 1.0), (-0.6, -0.35)],
+    "moonring": [*_ARC, *((0.5 * x, 0.5 * y) for x, y in reversed(_ARC))],
 }
 """Shape -> its corners around the origin, in units of the radius."""
 
@@ -88,10 +88,13 @@ DUSK = Look(
     outline=_outline,
     haystack=_woven,
     templates={
-        "colour": ("name the tint of the {shape}", "report the {shape}: its tint"),
-        "shape": ("identify the object in {colour}", "name the outline that is {colour}"),
-        "place": ("locate the {shape}", "report the {shape}: its side"),
-        "look_alike": ("name the tint of the {shape} on the {place} side", "report the {shape}, {place}: its tint"),
+        "colour": ("in which colour is the {shape} shown?", "which is the colour of the {shape}?"),
+        "shape": ("which is the shape in {colour}?", "what is shown in {colour}?"),
+        "place": ("in what part is the {shape}?", "what part is the {shape} in?"),
+        "look_alike": (
+            "in which colour is the {shape} at the {place}?",
+            "at the {place}, the {shape} is in what colour?",
+        ),
     },
     nearest={
         **dict(zip(OUTLINES, PLAIN.shapes, strict=True)),

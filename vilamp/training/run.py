@@ -33,7 +33,7 @@ from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
-from vilamp.training.parts import parts_table, what_trains
+from vilamp.training.parts import parts_table, trained_share, what_trains
 from vilamp.training.ranks import first_rank
 from vilamp.training.resume import find_start
 from vilamp.training.skip_limit import SkipLimit
@@ -123,7 +123,8 @@ def train(cfg: DictConfig) -> Run:
             parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
         if adapter_parameters(parts.module.model.language_model) and first_rank():
             write_adapter(parts.module.model, parts.module.trained(), parts.module.config, parts.folder)
-        return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
+        figures = _of_training(parts.module.history) | parts.resources.measure()
+        return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})
 
 
 def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
