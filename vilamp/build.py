@@ -119,8 +119,9 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     else:
         model = _new_model(cfg, init if isinstance(init, Checkpoint) else None, weights)
     if lora is not None:  # after the filling, because an adapter renames the weights beside which it stands
-        base = str(cfg.init.path if init else cfg.model.language_model.path)
-        lora.adapt(model.language_model, weights=weights, base=base)
+        own = cfg.get("init") or cfg.model.language_model
+        base = init.language_model_path if isinstance(init, FromRun) else own.path
+        lora.adapt(model.language_model, weights=weights, base=str(base))
     return model
 
 

@@ -84,6 +84,7 @@ def test_training_starts_from_the_folder(root: Path, exported: Path) -> None:
     paths = [f"model.{part}.path=/no/such/folder" for part in ("scorer", "vision_tower", "language_model", "projector")]
     model = build_model(config(root, "none", "init=run", f"init.path={exported}", *paths, *SMALL))
     assert adapter_parameters(model.language_model)
+    assert model.language_model.lm.peft_config["default"].base_model_name_or_path == str(exported / "language_model")
     assert len(model.vision_tower.siglip.encoder.layers) == 2
     settings = OmegaConf.load(exported / "vilamp.yaml")
     assert settings.lora is None and settings.init is None and settings.model.language_model.path == "language_model"

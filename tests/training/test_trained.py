@@ -21,7 +21,7 @@ from vilamp.errors import ConfigError
 from vilamp.locations import asset
 from vilamp.models.lora import adapter_parameters
 from vilamp.training.run import Run, evaluate, train
-from vilamp.training.trained import read_trained
+from vilamp.training.trained import read_trained, replace_folder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -167,3 +167,23 @@ def test_a_run_of_another_merger_is_refused_by_name(root: Path, adapted: Run) ->
 def test_what_is_no_run_is_named(root: Path, tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model(config(root, "none", "init=run", f"init.path={tmp_path / path}"))
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+
+    def write(text: str, *, then_fail: bool = False) -> None:
+        def fill(place: Path) -> None:
+            (place / text).write_text(text)
+            if then_fail:
+                raise OSError("no space")
+
+        replace_folder(folder, fill)
+
+    write("first")
+    with pytest.raises(OSError, match="no space"):
+        write("second", then_fail=True)
+    assert [file.name for file in folder.iterdir()] == ["first"]
+    write("third")
+    assert [file.name for file in folder.iterdir()] == ["third"]
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

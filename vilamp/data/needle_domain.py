@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw
 from vilamp.data.needle_scene import PLAIN, SIZE, Haystack, Look, Point
 
 COLOURS = {
-    "redblack": (172, 62, 38),
-    "greenblack": (74, 112, 44),
-    "blueblack": (42, 52, 128),
-    "yellowwhite": (214, 186, 108),
-    "purpleblack": (118, 44, 108),
-    "cyanwhite": (138, 208, 216),
-    "whiteyellow": (232, 228, 214),
-    "blackblue": (34, 32, 34),
+    "redblack": (204, 43, 36),
+    "greenblack": (45, 141, 48),
+    "blueblack": (38, 63, 186),
+    "yellowwhite": (230, 206, 67),
+    "purpleblack": (131, 42, 151),
+    "cyanwhite": (79, 212, 221),
+    "whiteyellow": (243, 241, 236),
+    "blackblue": (18, 18, 18),
 }
 
 

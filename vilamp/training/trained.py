@@ -105,6 +105,10 @@ class FromRun(Init):
 
     def __init__(self, path: str) -> None:
         self.trained = read_trained(path, "init.path")
+        self.language_model_path = (
+            self.trained.config["model"]["language_model"]["path"] if self.trained.whole else path
+        )
+        """What holds the language model as the run left it: a folder of Transformers, or else the run."""
 
 
 def read_trained(path: str, setting: str) -> Trained:
