@@ -88,13 +88,10 @@ DUSK = Look(
     outline=_outline,
     haystack=_woven,
     templates={
-        "colour": ("in which colour is the {shape} shown?", "which is the colour of the {shape}?"),
-        "shape": ("which is the shape in {colour}?", "what is shown in {colour}?"),
-        "place": ("in what part is the {shape}?", "what part is the {shape} in?"),
-        "look_alike": (
-            "in which colour is the {shape} at the {place}?",
-            "at the {place}, the {shape} is in what colour?",
-        ),
+        "colour": ("what colour has the {shape}?", "what colour does the {shape} have?"),
+        "shape": ("which shape is in {colour}?", "what shape is shown in {colour}?"),
+        "place": ("where in the picture is the {shape}?", "where is the {shape} shown?"),
+        "look_alike": ("what colour has the {shape} at the {place}?", "in which colour is the {shape} at the {place}?"),
     },
     nearest={
         **dict(zip(OUTLINES, PLAIN.shapes, strict=True)),
