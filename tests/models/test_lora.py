@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from vilamp.build import build_model, build_optim
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError
+from vilamp.models.language_model import LanguageModel
 from vilamp.models.lora import Lora, adapter_parameters, adapter_tensors, load_adapter, merge_adapters
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import IGNORED
@@ -164,6 +166,35 @@ def test_a_checkpointed_model_that_is_frozen_still_generates_with_a_cache() -> N
         sequence = torch.randn(9, model.language_model.dim, generator=torch.Generator().manual_seed(0))
         answers.append(model.language_model.generate(sequence, 6, 0))
     assert torch.equal(*answers)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_adapters_train_beside_weights_in_four_bits(tmp_path: Path) -> None:
+    """Where bitsandbytes is: its kernel for CPUs needs widths that are multiples of 64, unlike those of model=tiny."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    config = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 256}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.05}
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**config)).save_pretrained(tmp_path)
+    packed, plain = LanguageModel(str(tmp_path)), LanguageModel(str(tmp_path))
+    Lora(rank=4, dropout=0, quantize=True).adapt(packed)
+    adapters = adapter_parameters(packed)
+    for name, parameter in packed.named_parameters():
+        parameter.requires_grad_(name in adapters)
+    packed.to("cpu")  # which packs them, as moving to a GPU does
+    layer: Any = packed.lm.model.layers[0].mlp.up_proj.base_layer
+    assert isinstance(layer, bitsandbytes.nn.Linear4bit) and layer.weight.dtype == torch.uint8
+    sequence, labels = torch.randn(24, 128), torch.full((24,), IGNORED)
+    labels[-5:] = torch.arange(5, 10)
+    first = packed.answer_loss([sequence], [labels]).total
+    assert first.item() == pytest.approx(plain.answer_loss([sequence], [labels]).total.item(), rel=0.05)
+    optimizer = torch.optim.Adam([p for p in packed.parameters() if p.requires_grad], 1e-2)
+    for _ in range(4):
+        optimizer.zero_grad()
+        packed.answer_loss([sequence], [labels]).total.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert packed.eval().answer_loss([sequence], [labels]).total < 0.7 * first
 
 
 def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
