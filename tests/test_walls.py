@@ -18,8 +18,9 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "errors", "locations", "disk"},
+    {"__init__", "credentials", "errors", "locations", "disk"},
     {"probe", "video"},
+    {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
@@ -34,6 +35,7 @@ STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 
 FORBIDDEN = {
     "interfaces": {"hydra", "omegaconf", "lightning", "transformers"},
+    "embedding_cache": {"hydra", "omegaconf", "lightning", "transformers"},
     "samples": {"hydra", "omegaconf", "lightning", "transformers"},
     "selectors": {"hydra", "omegaconf", "lightning", "transformers"},
     "mergers": {"hydra", "omegaconf", "lightning", "transformers"},
@@ -43,6 +45,7 @@ FORBIDDEN = {
     "probe": {"torch", "hydra", "omegaconf", "lightning"},
     "video": {"torch", "hydra", "omegaconf", "lightning"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
+    "credentials": {"torch", "hydra", "omegaconf", "lightning"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
     "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},

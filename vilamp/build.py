@@ -258,11 +258,30 @@ def build_encoder(cfg: DictConfig, model: VideoLM) -> PromptEncoder:
     )
 
 
-def build_data(cfg: DictConfig, encode: EncodeQuestion) -> VideoDataModule:
-    """The data of ``data``, read by ``decoder``; a checkpoint from before there were decoders has none."""
+def build_data(cfg: DictConfig, encode: EncodeQuestion, scorer: ClipScorer | None = None) -> VideoDataModule:
+    """The data of ``data``, read by ``decoder``; a checkpoint from before there were decoders has none.
+
+    Args:
+        cfg: as composed.
+        encode: turns a question into token ids.
+        scorer: whose embeddings ``data.embedding_cache`` keeps, with its weights and frozen where it is to be frozen.
+
+    Raises:
+        ConfigError: a setting that cannot be; embeddings are to be kept and there is no scorer, or it trains.
+    """
     node = cfg.get("decoder")
     decoder = build_object(node, VideoDecoder, "decoder") if node else AutoDecoder()
-    return build_object(cfg.data, VideoDataModule, "data", encode=encode, decoder=decoder)
+    digest = "" if cfg.data.get("embedding_cache") is None else _digest_of_frozen(scorer, cfg.data.embedding_cache)
+    return build_object(cfg.data, VideoDataModule, "data", encode=encode, decoder=decoder, scorer=digest)
+
+
+def _digest_of_frozen(scorer: ClipScorer | None, folder: str) -> str:
+    if scorer is None or any(parameter.requires_grad for parameter in scorer.parameters()):
+        raise ConfigError(
+            f"data.embedding_cache={folder} keeps the embeddings of a scorer that does not change, and this one trains "
+            "or is not there; set optim.lr.scorer=null or data.embedding_cache=null"
+        )
+    return scorer.digest()
 
 
 def build_optim(cfg: DictConfig) -> PartwiseAdamW:

@@ -72,8 +72,8 @@ def test_each_stage_begins_where_the_one_before_ended(needles: NeedleSet, tmp_pa
         if before is not None:
             assert run.metrics["val/accuracy_before"] == before.metrics["val/accuracy"]
             assert run.module.model.init_report is not None
-            assert set(run.module.model.init_report.filled) == before.module.trained()
+            assert {f"model.{key}" for key in run.module.model.init_report.filled} == before.module.trained_names()
         ours = run.module.model.state_dict()
-        assert any(name.startswith("vision_tower") for name in run.module.trained())
+        assert any(key.startswith("model.vision_tower") for key in run.module.trained_names())
         assert all(torch.isfinite(weight).all() for weight in ours.values())
         before = run

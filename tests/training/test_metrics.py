@@ -24,7 +24,7 @@ def selection(*keyframes: int) -> Selection:
 
 
 def output(exact: list[bool], selections: list[Selection | None], tokens: list[int], loss: float = 1.0) -> Output:
-    return Output(torch.tensor(loss), 2 * len(exact), torch.tensor(exact), selections, tokens)
+    return Output(torch.tensor(loss * 2 * len(exact)), 2 * len(exact), torch.tensor(exact), selections, tokens)
 
 
 def test_recall_counts_the_spans_that_a_keyframe_lies_in() -> None:

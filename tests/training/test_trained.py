@@ -123,7 +123,9 @@ def test_a_run_goes_on_with_the_adapters_of_another(root: Path, adapted: Run) ->
     assert further.metrics["val/accuracy_before"] == adapted.metrics["val/accuracy"]
     after = weights(further.module.model)
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
-    assert changed == further.module.trained() and any("lora_" in name for name in changed)
+    assert {f"model.{name}" for name in changed} == further.module.trained_names() and any(
+        "lora_" in name for name in changed
+    )
     settings = json.loads((further.folder / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(asset("tiny/language_model")) and settings["r"] == 4
     scored = evaluate(config(root, "scored_further", f"checkpoint={further.folder / 'adapter'}", name="evaluate"))

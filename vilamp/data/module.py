@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vilamp.credentials import without_credentials
 from vilamp.data.dataset import Collate, VideoDataset
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import Corrupt, FrameSettings, Sampling
@@ -22,6 +23,8 @@ from vilamp.data.order import EpochBatches, Mixed, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
+from vilamp.data.workers import StayingWorkersLoader
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
@@ -48,11 +51,14 @@ class VideoDataModule(LightningDataModule):
         max_questions: about one training video in one epoch; None asks all.
         allow_pipe: a shard may be the output of a command.
         cache_dir: where copies go of shards that are no local files and have no index.
+        embedding_cache: folder in which the scorer's frame embeddings are kept; None keeps none.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
         decoder: reads the videos.
+        scorer: digest of the model's scorer, whose embeddings ``embedding_cache`` keeps.
 
     Attributes:
+        embeddings: the cache, which the model is to fill; None without one.
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
         start: where training goes on; to be set before the first batch.
 
@@ -81,10 +87,12 @@ class VideoDataModule(LightningDataModule):
         max_questions: int | None = None,
         allow_pipe: bool = False,
         cache_dir: str | Path = "data/remote",
+        embedding_cache: str | Path | None = None,
         seed: int = 0,
         *,
         encode: EncodeQuestion,
         decoder: VideoDecoder,
+        scorer: str = "",
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -110,7 +118,8 @@ class VideoDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir)
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
-        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
+        self.embeddings = None if embedding_cache is None else EmbeddingCache(embedding_cache, scorer)
+        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory), self.embeddings)
         self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -166,7 +175,7 @@ class VideoDataModule(LightningDataModule):
         if shared:
             log.warning(
                 "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
-                "was remembered, not what was learnt", len(shared), shared[0]
+                "was remembered, not what was learnt", len(shared), without_credentials(shared[0])
             )  # fmt: skip
         indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
         mixed = [indices.pop(_mixed(name)) for name in self.mix]
@@ -193,6 +202,13 @@ class VideoDataModule(LightningDataModule):
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
         return self._loader("val", self._batches("val", shuffle=False), None) if "val" in self.indices else []
 
+    def whole_val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """As :meth:`val_dataloader`, with what it gives to all ranks."""
+        if "val" not in self.indices:
+            return []
+        alone = EpochBatches(len(self.indices["val"].samples), self.batch_size, seed=self.seed, shuffle=False)
+        return self._loader("val", alone, None)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave the batch on the host: the model moves the frames chunk by chunk."""
         return batch
@@ -211,7 +227,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
-        return DataLoader(
+        return StayingWorkersLoader(
             VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),

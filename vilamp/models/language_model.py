@@ -67,12 +67,16 @@ class LanguageModel(nn.Module):
         """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:
             self.lm.activation_checkpointing_enable({"use_reentrant": False})
-        layers = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
-        self._checkpointed_layers = layers if gradient_checkpointing else []
+        self._checkpointed_layers = self.blocks if gradient_checkpointing else []
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings
         """The longest sequence, in tokens."""
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's layers, from the first to the last."""
+        return [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     def embed(self, ids: Tensor) -> Tensor:
         """int64[T] -> float[T, D]."""

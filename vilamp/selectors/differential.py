@@ -1,15 +1,15 @@
 """Differential keyframe selection (DKS): the most relevant frames that do not repeat each other.
 
-Only the similarities with frames already taken are ever computed.  Frames are walked from the most relevant down, in
-blocks, and the walk ends with the K-th keyframe; the best few are found without sorting all, because often they are all
-that is needed.  Most frames that repeat a keyframe stand around it in time, so its shot is struck out where it lies,
-which is cheaper than fetching the frames in order of relevance.  Extra memory is a block of frames and the K taken
-ones, whatever the length of the video; a matrix of all pairs never exists.
+Only the similarities with frames already taken are ever computed.  Most frames that repeat a keyframe stand around it
+in time, so its shot is struck out where it lies, which is cheaper than fetching the frames in order of relevance.
+Where shots do not tell enough, frames are walked from the most relevant down, in blocks.  Extra memory is a block of
+frames and the K taken ones, whatever the length of the video; a matrix of all pairs never exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import groupby, pairwise
 
 import torch
@@ -24,6 +24,8 @@ GROWTH = 8
 """Where the best candidates were not enough, how many times more of those left come next."""
 SAMPLE = 256
 """Frames at equal steps that tell how far a shot reaches."""
+SHOT = 1024
+"""Frames of a shot that are compared at a time."""
 NEVER = -torch.inf
 """The relevance of a frame that is not, or no longer, a candidate."""
 
@@ -94,20 +96,21 @@ def greedy_walk(frames: Tensor, relevance: Tensor, num_keyframes: int, tau: floa
     """
     walk = _Walk(frames, relevance, min(num_keyframes, len(frames)), tau)
     count = 2 * num_keyframes
+    walk.leap()
     while not walk.done:
-        candidates, taken_before = _best(walk.left, count), len(walk.picks)
+        candidates = _best(walk.left, count)
         walk.through(candidates)
         if len(candidates) < count:  # all that were left
             break
-        walk.leap(taken_before)
+        walk.leap()
         count *= GROWTH
-    return torch.cat([relevance.new_empty(0, dtype=torch.int64), *walk.picks])
+    return torch.tensor(walk.picks, dtype=torch.int64, device=relevance.device)
 
 
 def _best(relevance: Tensor, count: int) -> Tensor:
     """int64[M], M <= ``count``: the best candidates, from the best to the worst; of equals the earlier first.
 
-    A few are found without sorting all, which would take longer than everything else where a few are enough.
+    A few are found without sorting all, which takes longer.
     """
     wanted = relevance > NEVER
     if count < len(relevance):
@@ -121,75 +124,93 @@ class _Walk:
 
     Attributes:
         left: float[N], the relevance of each frame, :data:`NEVER` of one that is no longer a candidate.
-        picks: int64[1] each, the frames taken so far, in order.
+        picks: the frames taken so far, in order.
     """
 
     def __init__(self, frames: Tensor, relevance: Tensor, num_keyframes: int, tau: float) -> None:
         self.frames, self.num_keyframes, self.tau = frames, num_keyframes, tau
         self.left = relevance.clone()
-        self.picks: list[Tensor] = []
+        self.picks: list[int] = []
         dtype = torch.promote_types(frames.dtype, torch.float32)
         self._taken = frames.new_empty(num_keyframes, frames.shape[1], dtype=dtype)  # their rows
-        self._block = frames.new_empty(min(BLOCK, len(frames)), frames.shape[1])  # one: new memory costs more
+        self._struck_out: set[int] = set()  # those whose shots were, by their place in ``picks``
+        self._comparisons = 2 * len(frames)  # that striking out may still make
         self._step = -(-len(frames) // SAMPLE)
-        self._sample = frames[:: self._step].to(dtype)
 
     @property
     def done(self) -> bool:
         """Whether K frames are taken."""
         return len(self.picks) == self.num_keyframes
 
+    @cached_property
+    def _sample(self) -> Tensor:
+        return self.frames[:: self._step].to(self._taken.dtype)
+
+    @cached_property
+    def _block(self) -> Tensor:
+        """Room for the rows of a block; one for all, because new memory costs more than what is done in it."""
+        return self.frames.new_empty(min(BLOCK, len(self.frames)), self.frames.shape[1])
+
+    def leap(self) -> None:
+        """Take the best frame left, strike out its shot, and so on.
+
+        Where a keyframe turns out to have no shot, those after it are looked at only when the best frame left repeats
+        one of them.  It ends where no frame is left, or where the best one repeats a frame whose shot was struck out
+        before: then shots do not tell enough.
+        """
+        have_shots = True
+        while not self.done:
+            best = self.left.max(0)  # of equals the first
+            frame = int(best.indices)
+            if float(best.values) == NEVER:
+                return
+            row = self.frames[frame].to(self._taken.dtype)
+            repeats = (self._taken[: len(self.picks)] @ row > self.tau).tolist()
+            if True not in repeats:
+                self._take(frame, row)
+                if have_shots:
+                    have_shots = self._strike_out(len(self.picks) - 1)
+            elif (first := repeats.index(True)) in self._struck_out:
+                return
+            else:
+                have_shots = self._strike_out(first)
+
     def through(self, candidates: Tensor) -> None:
         """Take from ``candidates``, int64[M] from the best to the worst, until there are K."""
         self.left.index_fill_(0, candidates, NEVER)
         for block in candidates.split(BLOCK):
             rows = torch.index_select(self.frames, 0, block, out=self._block[: len(block)]).to(self._taken.dtype)
-            free = ~self._repeats(rows)
+            free = (self._taken[: len(self.picks)] @ rows.T <= self.tau).all(0)
             while len(first := free.nonzero()[:1, 0]):
                 best = int(first)
                 row = rows[best]
-                self._take(block[best : best + 1], row)
+                self._take(int(block[best]), row)
                 if self.done:
                     return
                 block, rows = block[best + 1 :], rows[best + 1 :]  # what stands before is taken or repeats a taken one
                 free = free[best + 1 :] & (rows @ row <= self.tau)
 
-    def leap(self, start: int) -> None:
-        """Strike out the shots of the keyframes from the ``start``-th on, then take the best frame left, and so on.
-
-        It ends when the best frame left repeats a taken one: then shots do not tell enough, and the walk goes on.
-        """
-        while not self.done:
-            for row in self._taken[start : len(self.picks)]:
-                self._strike_out(row)
-            start = len(self.picks)
-            best = self.left.argmax(0, keepdim=True)  # of equals the first
-            rows = self.frames[best].to(self._taken.dtype)
-            if bool(self._repeats(rows) | (self.left[best] == NEVER)):
-                return
-            self._take(best, rows[0])
-
-    def _take(self, frame: Tensor, row: Tensor) -> None:
+    def _take(self, frame: int, row: Tensor) -> None:
         self._taken[len(self.picks)] = row
         self.picks.append(frame)
-        self.left.index_fill_(0, frame, NEVER)
+        self.left[frame] = NEVER
 
-    def _repeats(self, rows: Tensor) -> Tensor:
-        """bool[M]: which of ``rows``, float[M, Ds], repeat a taken frame (Eq. 4)."""
-        return (self._taken[: len(self.picks)] @ rows.T > self.tau).any(0)
+    def _strike_out(self, place: int) -> bool:
+        """Strike out the frames that repeat a taken one, wherever frames of the sample in a row do; whether any does.
 
-    def _strike_out(self, row: Tensor) -> None:
-        """Strike out the frames that repeat a taken ``row``, float[Ds], wherever frames of the sample in a row do.
-
-        At least half of these frames of the sample must still be candidates, so that all calls together compare three
-        frames for each of the video at most.
+        A frame may repeat several taken ones, which is why the comparisons of all calls together are limited.
         """
-        similar = (self._sample @ row > self.tau).tolist()
-        candidate = (self.left[:: self._step] > NEVER).tolist()
-        for run in _runs(similar):
-            if 2 * sum(candidate[run]) >= run.stop - run.start:
-                shot = slice(max(0, (run.start - 1) * self._step + 1), run.stop * self._step)
-                self.left[shot].masked_fill_(frame_relevance(self.frames[shot], row) > self.tau, NEVER)
+        self._struck_out.add(place)
+        row = self._taken[place]
+        runs = list(_runs((self._sample @ row > self.tau).tolist()))
+        for run in runs:
+            start, stop = max(0, (run.start - 1) * self._step + 1), min(run.stop * self._step, len(self.frames))
+            self._comparisons -= stop - start
+            if self._comparisons >= 0:
+                for block in range(start, stop, SHOT):
+                    shot = slice(block, min(block + SHOT, stop))
+                    self.left[shot].masked_fill_(self.frames[shot].to(row.dtype) @ row > self.tau, NEVER)
+        return bool(runs)
 
 
 def _runs(flags: list[bool]) -> Iterator[slice]:

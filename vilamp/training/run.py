@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,8 +35,10 @@ from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.parts import parts_table, trained_share, what_trains
-from vilamp.training.ranks import first_rank
+from vilamp.training.preemption import Preemption
+from vilamp.training.ranks import first_rank, told_losses
 from vilamp.training.resume import find_start
+from vilamp.training.sharding import FullyShard, load_weights
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
 from vilamp.training.trained import read_trained, write_adapter
@@ -94,35 +97,41 @@ def train(cfg: DictConfig) -> Run:
         DataError: the data cannot be used at all.
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
+        Preempted: SIGTERM; after a checkpoint of the last step.
+        LostRankError: another process of the run has ended.
     """
     parts = _prepare(cfg)
     parts.data.require("train")
     trained = what_trains(parts.module.model, parts.module.optim)
     if first_rank():
         Console().print(parts_table(trained))
-    checkpoints = parts.folder / "checkpoints"
-    with _told(parts), without_remarks(), ExitStack() as open_until_the_end:
+    checkpoints, preemption = parts.folder / "checkpoints", Preemption()
+    stops = preemption.heeded(partial(_remains, parts))
+    with _told(parts), stops, told_losses(), without_remarks(), ExitStack() as open_until_the_end:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
         if start.path is not None:
             parts.skips.read_back()
         loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
         best = BestCheckpoint(checkpoints, inherits=start.best)
-        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
+        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, preemption, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
         trainer = _trainer(cfg, parts, loggers, [parts.resources, *parts.watchers, RichProgressBar(), *saving])
-        if parts.data.validates and start.path is None:
-            trainer.validate(parts.module, parts.data, verbose=False)
-        trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
         history = parts.module.history
-        if parts.data.validates and history[-1]["step"] < trainer.global_step and len(history) == 1:
-            # It ended before its first validation (trainer.max_steps): these weights are the only ones that trained.
-            trainer.validate(parts.module, parts.data, verbose=False)
+        with preemption.deferred(trainer):
+            if parts.data.validates and start.path is None:
+                trainer.validate(parts.module, parts.data, verbose=False)
+            trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
+            # It ended before its first validation (trainer.max_steps): these are the only weights that trained.
+            late = parts.data.validates and len(history) == 1 and history[0]["step"] < trainer.global_step
+            if late:
+                trainer.validate(parts.module, parts.data, verbose=False)
+        if late:
             trainer.save_checkpoint(checkpoints / BEST)
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-        if adapter_parameters(parts.module.model.language_model) and first_rank():
-            write_adapter(parts.module.model, parts.module.trained(), parts.module.config, parts.folder)
+            load_weights(parts.module, checkpoint["state_dict"])
+        if adapter_parameters(parts.module.model.language_model):
+            write_adapter(parts.module.model, parts.module.trained_names(), parts.module.config, parts.folder)
         figures = _of_training(parts.module.history) | parts.resources.measure()
         return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})
 
@@ -170,7 +179,7 @@ def evaluate(cfg: DictConfig) -> Run:
     parts.data.require("val")
     filled = trained.fill(parts.module.model).filled
     if not trained.whole:  # else what trained is in the parts' own files, too
-        parts.module.require(set(filled))
+        parts.module.require({f"model.{name}" for name in filled})
     with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
@@ -192,13 +201,15 @@ def _prepare(cfg: DictConfig) -> _Parts:
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
+    data = build_data(cfg, encode, model.scorer)
+    model.embedding_cache = data.embeddings
     return _Parts(
         module=module,
-        data=build_data(cfg, encode),
+        data=data,
         encode=encode,
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
-        decoding=DecodeReport(),
+        decoding=DecodeReport(data.embeddings),
         folder=folder,
     )
 
@@ -212,17 +223,17 @@ def _tell(report: Report, path: str, folder: Path) -> None:
     )
 
 
+def _remains(parts: _Parts) -> str:
+    last = parts.folder / "checkpoints" / LAST
+    what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
+    return f"{what}, what was logged is in {parts.folder}"
+
+
 @contextmanager
 def _told(parts: _Parts) -> Iterator[None]:
     """Within this, Ctrl-C and what the disk refuses end in one message."""
-
-    def remains() -> str:
-        last = parts.folder / "checkpoints" / LAST
-        what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
-        return f"{what}, what was logged is in {parts.folder}"
-
     data = Path(parts.module.config["paths"]["data_dir"])
-    with told_interrupts(remains), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
+    with told_interrupts(partial(_remains, parts)), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
         yield
 
 
@@ -250,9 +261,10 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
-    if trainer.is_global_zero:
+    first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
+    picture = _draw(parts, first) if first or spread else None  # a model that is spread needs all of its processes
+    if first:
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        picture = _draw(parts)
         table = Table("metric", "value", title=f"{parts.folder}")
         for name, value in metrics.items():
             table.add_row(name, f"{value:.4g}")
@@ -263,10 +275,10 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
 
 
 @torch.no_grad()
-def _draw(parts: _Parts) -> Path | None:
-    """The timeline of the first validation question about a video; None where there is none."""
+def _draw(parts: _Parts, writes: bool) -> Path | None:
+    """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
     model = parts.module.model.eval()
-    for batch in cast(Iterable[Batch], parts.data.val_dataloader()):
+    for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):
         asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
         if not asked:
             continue
@@ -277,6 +289,7 @@ def _draw(parts: _Parts) -> Path | None:
         file = parts.folder / "timeline.png"
         selection = output.selections[0]
         assert selection is not None
-        draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
+        if writes:
+            draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
         return file
     return None

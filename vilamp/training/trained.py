@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from vilamp.models.lora import adapter_parameters, adapter_tensors, load_adapter
 from vilamp.models.pretrained import local_folder
 from vilamp.models.video_lm import VideoLM
 from vilamp.training.checkpoints import BEST, LAST, read_checkpoint, write_whole
+from vilamp.training.ranks import first_rank
+from vilamp.training.sharding import whole
 
 ADAPTER, CONNECTOR, SETTINGS = "adapter", "connector.safetensors", "vilamp.yaml"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -175,35 +177,39 @@ def write_adapter(model: VideoLM, trained: set[str], config: dict[str, Any], fol
     """Write ``adapter/`` and ``connector.safetensors`` into a run's folder; each is replaced as a whole.
 
     Args:
-        model: with adapters.
-        trained: names of the parameters that trained.
+        model: with adapters; where it is spread over processes, all of them must call this.
+        trained: names of what trained, as in checkpoints.
         config: of the run, as it goes into checkpoints.
-        folder: of the run.
+        folder: of the run; the first process writes.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
     language_model = model.language_model
+    beside, adapters = connector(model, trained), adapter_tensors(language_model)
+    beside, adapters = ({name: whole(t) for name, t in tensors.items()} for tensors in (beside, adapters))
+    if not first_rank():
+        return
 
     def fill(place: Path) -> None:
         settings = copy(language_model.lm.peft_config["default"])
         settings.inference_mode = True  # as PEFT itself writes it
         settings.save_pretrained(place)
-        write_tensors(place / PEFT_WEIGHTS, adapter_tensors(language_model))
+        write_tensors(place / PEFT_WEIGHTS, adapters)
         (place / SETTINGS).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
 
     # The connector first: adapters that are there always have one.
-    write_tensors(folder / CONNECTOR, connector(model, trained))
+    write_tensors(folder / CONNECTOR, beside)
     replace_folder(folder / ADAPTER, fill)
 
 
-def connector(model: VideoLM, trained: set[str] = frozenset()) -> dict[str, Tensor]:  # type: ignore[assignment]
-    """The weights of the connecting parts, and those outside the language model that trained."""
+def connector(model: VideoLM, trained: Collection[str] = ()) -> dict[str, Tensor]:
+    """The weights of the connecting parts, and those outside the language model that trained (as in checkpoints)."""
     return {
         name: weight
         for name, weight in model.state_dict().items()
         if name.startswith(tuple(f"{part}." for part in CONNECTING))
-        or (name in trained and not name.startswith("language_model."))
+        or (f"model.{name}" in trained and not name.startswith("language_model."))
     }
 
 
