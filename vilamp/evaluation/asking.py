@@ -21,7 +21,8 @@ from vilamp.training.metrics import recall_of
 
 SEEN_AT_ONCE = 32
 """Questions for which a video goes through the tower once; each has a visual sequence that waits for its turn."""
-GENERATION, LIKELIHOOD = "generation", "likelihood"
+GENERATION: Literal["generation"] = "generation"
+LIKELIHOOD: Literal["likelihood"] = "likelihood"
 T = TypeVar("T")
 Scoring = Literal["generation", "likelihood", "both"]
 

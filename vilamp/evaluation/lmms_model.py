@@ -24,8 +24,8 @@ from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import GENERATION, Asker, Scoring
 from vilamp.evaluation.videos import Group, Videos
 from vilamp.samples import SkipSample
-from vilamp.training.checkpoints import read_checkpoint
 from vilamp.training.run import configuration_of, restore
+from vilamp.training.trained import read_trained
 
 MAX_NEW_TOKENS = 64
 """Where a task does not say how long answers may become."""
@@ -77,10 +77,10 @@ class ViLaMP(lmms):
             named = {"fps": fps, "max_frames": max_frames, "num_keyframes": num_keyframes}
             given = [f"{key}={value}" for key, value in named.items() if value is not None]
             cfg = compose("evaluate", [f"checkpoint='{checkpoint}'", f"paths.output_dir='{folder}'", *given])
-            stored = read_checkpoint(Path(checkpoint), "checkpoint")
-            merged = configuration_of(cfg, stored)
+            trained = read_trained(checkpoint, "checkpoint")
+            merged = configuration_of(cfg, trained)
             merged.data.val = merged.data.generate = None
-            self.parts = restore(merged, stored)
+            self.parts = restore(merged, trained)
         self.seed = int(merged.seed)
         self.model = self.parts.module.model.eval().to(device)
         self.device = self.model.scorer.preprocess.mean.device

@@ -30,12 +30,12 @@ from vilamp.evaluation.result import FILE, result
 from vilamp.evaluation.videos import Group, Videos, group
 from vilamp.evaluation.writing import merge, write_json
 from vilamp.samples import SkipSample, Video
-from vilamp.training.checkpoints import read_checkpoint
 from vilamp.training.console import without_remarks
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss
 from vilamp.training.ranks import first_rank, gather
 from vilamp.training.run import Parts, configuration_of, restore
+from vilamp.training.trained import read_trained
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """``trainer.precision`` -> what autocast works in."""
@@ -71,8 +71,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         Interrupted: Ctrl-C.
     """
     _check(cfg)
-    checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
-    merged = configuration_of(cfg, checkpoint)
+    trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = configuration_of(cfg, trained)
     # Resolved before the data goes, of which it may take the shards.
     merged.benchmark = OmegaConf.create(OmegaConf.to_container(merged.benchmark, resolve=True))
     benchmark = build_object(merged.benchmark, Benchmark, "benchmark")
@@ -83,7 +83,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     _require_videos(groups)
     merged.data.val = merged.data.generate = None
     with _processes():
-        parts = restore(merged, checkpoint)
+        parts = restore(merged, trained)
         folder = gather(parts.folder)[0]  # the others' own are temporary
         with _told(folder), without_remarks():
             own = identity(parts.module.config, parts.module.model, items)

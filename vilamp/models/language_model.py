@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,6 +117,10 @@ class LanguageModel(nn.Module):
         finally:
             for layer, mode in zip(self._checkpointed_layers, modes, strict=True):
                 layer.training = mode
+
+    def save(self, folder: Path) -> None:
+        """Write it for ``AutoModelForCausalLM.from_pretrained``, without its tokenizer."""
+        self.lm.save_pretrained(folder)
 
     @torch.no_grad()
     def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:

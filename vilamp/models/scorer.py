@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,17 @@ class ClipScorer(nn.Module):
         self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path, SETTING).requires_grad_(False)
         self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size, SETTING)
         self.chunk_size = chunk_size
+        self.tokenizer = path
+        """Hub id or local folder of the tokenizer whose ids this model reads."""
         self.dim: int = self.clip.config.projection_dim
         """Ds, the width of the shared space."""
         self.context: int = self.clip.config.text_config.max_position_embeddings
         """The longest query, in tokens."""
+
+    def save(self, folder: Path) -> None:
+        """Write it for ``CLIPModel.from_pretrained``, without its tokenizer."""
+        self.clip.save_pretrained(folder)
+        self.preprocess.save(folder)
 
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vilamp.errors import ConfigError, DivergedError
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.video_lm import Output, VideoLM
 from vilamp.samples import Batch
 from vilamp.training.metrics import QuestionMetrics
@@ -148,17 +150,33 @@ class VideoQA(LightningModule):
         Raises:
             ConfigError: names are missing or left over.
         """
-        trained, stored = self.trained_names(), set(checkpoint["state_dict"])
-        if trained != stored:
-            raise ConfigError(
-                f"the checkpoint does not fit the configuration: missing {sorted(trained - stored)[:5]}, "
-                f"left over {sorted(stored - trained)[:5]} (the first five of each); use the selector, merger, model "
-                "and optim.lr of its run"
-            )
+        stored = set(checkpoint["state_dict"])
+        self.require(stored, left_over=stored - self.trained_names())
         self.steps_behind = checkpoint["global_step"]
+
+    def require(self, stored: set[str], left_over: Iterable[str] = ()) -> None:
+        """Refuse weights that are not those of a run with this configuration.
+
+        Args:
+            stored: names of what there is, in this module's state dict.
+            left_over: those among them that are too many.
+
+        Raises:
+            ConfigError: some that train are missing, or there are some too many.
+        """
+        missing, left = sorted(self.trained_names() - stored), sorted(left_over)
+        if missing or left:
+            raise ConfigError(
+                f"the checkpoint does not fit the configuration: missing {missing[:5]}, left over {left[:5]} (the "
+                "first five of each); use the selector, merger, model and optim.lr of its run"
+            )
 
     def trained_names(self) -> set[str]:
         """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
-        prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
-        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return {name for name in self.state_dict() if name.startswith(prefixes)} - frozen
+        trained: set[str] = set()
+        for name, part in self.model.named_children():
+            if self.optim.lr[name] is not None:
+                frozen = {key for key, p in part.named_parameters(remove_duplicate=False) if not p.requires_grad}
+                held = adapter_parameters(part) or set(part.state_dict()) - frozen
+                trained |= {f"model.{name}.{key}" for key in held}
+        return trained

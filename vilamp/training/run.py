@@ -22,24 +22,26 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
-from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
-from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles, read_checkpoint
+from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles
 from vilamp.training.console import without_remarks
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
+from vilamp.training.parts import parts_table, trained_share, what_trains
 from vilamp.training.preemption import Preemption
 from vilamp.training.ranks import first_rank, told_losses
 from vilamp.training.resume import find_start
 from vilamp.training.sharding import FullyShard, load_weights
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
+from vilamp.training.trained import Trained, read_trained, write_adapter
 
 MAX_ANSWER_TOKENS = 32
 READ_VARIANT = {"selector", "merger", "model"}
@@ -100,6 +102,9 @@ def train(cfg: DictConfig) -> Run:
     """
     parts = _prepare(cfg)
     parts.data.require("train")
+    trained = what_trains(parts.module.model, parts.module.optim)
+    if first_rank():
+        Console().print(parts_table(trained))
     checkpoints, preemption = parts.folder / "checkpoints", Preemption()
     stops = preemption.heeded(partial(_remains, parts))
     with _told(parts), stops, told_losses(), without_remarks(), ExitStack() as open_until_the_end:
@@ -125,7 +130,10 @@ def train(cfg: DictConfig) -> Run:
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             load_weights(parts.module, checkpoint["state_dict"])
-        return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
+        if adapter_parameters(parts.module.model.language_model):
+            write_adapter(parts.module.model, parts.module.trained_names(), parts.module.config, parts.folder)
+        figures = _of_training(parts.module.history) | parts.resources.measure()
+        return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})
 
 
 def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
@@ -149,9 +157,9 @@ def evaluate(cfg: DictConfig) -> Run:
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
     """
-    checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
-    merged = configuration_of(cfg, checkpoint)
-    parts = restore(merged, checkpoint)
+    trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = configuration_of(cfg, trained)
+    parts = restore(merged, trained)
     parts.data.require("val")
     with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
@@ -159,17 +167,17 @@ def evaluate(cfg: DictConfig) -> Run:
         return _finish(parts, trainer, loggers, parts.module.history[-1])
 
 
-def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
-    """The configuration of an evaluation: that of the checkpoint's run, and what is named in place of it.
+def configuration_of(cfg: DictConfig, trained: Trained) -> DictConfig:
+    """The configuration of an evaluation: that of the run, and what is named in place of it.
 
     Args:
         cfg: as composed from ``conf/evaluate.yaml``.
-        checkpoint: as read.
+        trained: what the run left.
 
     Raises:
         ConfigError: a variant that nothing follows.
     """
-    merged = _configuration(checkpoint["config"])
+    merged = trained.configuration()
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     named = {key: value for key, value in unresolved.items() if value is not None}
@@ -180,33 +188,29 @@ def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
             "the one that is to follow the variant as well, for instance selector=differential"
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
-    named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
+    named["paths"] = {**trained.config["paths"], **named["paths"]}
     of_data = {key: named.pop(key) for key in ("fps", "max_frames") if key in named}
     for key, value in named.items():
         merged[key] = value
     for key, value in of_data.items():
         merged.data[key] = value
-    merged.data.train = None  # the shards of training need not be where evaluation runs
+    merged.data.train, merged.data.mix = None, None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
     return merged
 
 
-def restore(cfg: DictConfig, checkpoint: dict[str, Any]) -> Parts:
-    """The objects of a run with the weights of a checkpoint."""
+def restore(cfg: DictConfig, trained: Trained) -> Parts:
+    """The objects of a run with the weights that it left.
+
+    Raises:
+        ConfigError: the weights do not fit the configuration.
+    """
     parts = _prepare(cfg)
-    parts.module.on_load_checkpoint(checkpoint)
-    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
+    filled = trained.fill(parts.module.model).filled
+    if not trained.whole:  # else what trained is in the parts' own files, too
+        parts.module.require({f"model.{name}" for name in filled})
     return parts
-
-
-def _configuration(stored: dict[str, Any]) -> DictConfig:
-    """The configuration of a checkpoint; one from before there were variants did as the paper says."""
-    config = OmegaConf.create(stored)
-    if "variant" not in config:
-        config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
-        config.model.anchor = config.variant.anchor
-    return config
 
 
 def _prepare(cfg: DictConfig) -> Parts:
