@@ -14,6 +14,7 @@ from pathlib import Path
 import evaluating
 import miniatures
 import pytest
+import webdataset as wds
 
 import vilamp
 from vilamp.benchmark import Item
@@ -23,6 +24,7 @@ from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import Asker
 from vilamp.evaluation.run import Evaluation, evaluate
+from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.samples import Video
 from vilamp.training.run import evaluate as validate
@@ -207,6 +209,26 @@ def test_a_long_question_is_cut_for_the_scorer_and_counted(checkpoint: Path, que
            f"benchmark.videos={questions}", f"paths.output_dir={tmp_path / 'run'}"]  # fmt: skip
     counts = evaluate(compose("evaluate", own)).result["counts"]
     assert counts["asked"] == counts["queries_cut"] == 1
+
+
+def test_kept_embeddings_answer_the_same(
+    checkpoint: Path, questions: Path, whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = f"embedding_cache={tmp_path / 'kept'}"
+    evaluating.run(checkpoint, questions, tmp_path / "first", kept)
+    monkeypatch.setattr(ClipScorer, "embed_frames", lambda *_: pytest.fail("a frame was embedded again"))
+    again = evaluating.run(checkpoint, questions, tmp_path / "again", kept)
+    assert [answer.text for answer in again.answers] == [answer.text for answer in whole.answers]
+
+
+def test_a_question_about_no_video_is_asked_alone(checkpoint: Path, tmp_path: Path) -> None:
+    asked = [{"question": "what is red?", "answer": "circle", "kind": "words"}]
+    with wds.TarWriter(str(tmp_path / "val.tar")) as writer:
+        writer.write({"__key__": "text", "json": json.dumps({"questions": asked}).encode()})
+    given = [f"checkpoint={checkpoint}", "benchmark=needle", "data=shards", f"data.val={tmp_path}/val.tar"]
+    found = evaluate(compose("evaluate", [*given, f"paths.output_dir={tmp_path / 'run'}"]))
+    (answer,) = found.answers
+    assert answer.asked and answer.video is None and answer.frames == 0 and answer.text
 
 
 def test_the_needle_benchmark_is_the_validation(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ from vilamp.training.metrics import recall_of
 
 SEEN_AT_ONCE = 32
 """Questions for which a video goes through the tower once; each has a visual sequence that waits for its turn."""
-GENERATION: Literal["generation"] = "generation"
-LIKELIHOOD: Literal["likelihood"] = "likelihood"
+GENERATION: Final = "generation"
+LIKELIHOOD: Final = "likelihood"
 T = TypeVar("T")
 Scoring = Literal["generation", "likelihood", "both"]
 

@@ -189,7 +189,7 @@ def configuration_of(cfg: DictConfig, trained: Trained) -> DictConfig:
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
     named["paths"] = {**trained.config["paths"], **named["paths"]}
-    of_data = {key: named.pop(key) for key in ("fps", "max_frames") if key in named}
+    of_data = {key: named.pop(key) for key in ("fps", "max_frames", "embedding_cache") if key in named}
     for key, value in named.items():
         merged[key] = value
     for key, value in of_data.items():
