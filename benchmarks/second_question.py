@@ -93,7 +93,7 @@ def time_row(file: Path, size: int, repeats: int) -> Row:
     asked = session.ask(QUESTIONS[1])
     model = loaded.model
     with torch.no_grad():
-        (visual,), _ = model.see(Batch([video], [asked.question], [0]), [session.watched])
+        (visual,), _ = model.see(Batch([video], [asked.question], [0]), [session.features])
         prompt = asked.question.input_ids[asked.question.labels == IGNORED]
         sequence, _ = model.join(prompt, prompt, visual)
     end = loaded.encode.tokenizer.eos_token_id

@@ -173,7 +173,7 @@ def test_the_command_tells_its_version(capsys) -> None:
     [
         ([], "name a command"),
         (["tarin"], "did you mean 'train'?"),
-        (["zzz"], "there are: train, evaluate, ask, demo, memory, pack, index, inspect, plugins"),
+        (["zzz"], "there are: train, evaluate, compare, export, ask, demo, memory, pack, index, inspect, plugins"),
     ],
 )
 def test_an_unknown_subcommand_is_exit_code_2(capsys, argv, message) -> None:
@@ -265,3 +265,25 @@ def test_another_rank_than_the_first_makes_no_folder(source_tree, task, monkeypa
     monkeypatch.setenv(variable, "0")
     assert app.run(task, "train", ["num_keyframes=6"]) == 0
     assert task.seen == [5, 6] and (source_tree.root / "runs" / ".hydra").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes")
+@pytest.mark.parametrize("command", [["plugins", "--json"], ["--help"], ["pack", "--help"], ["plugins"]])
+def test_output_that_nobody_reads_is_no_error(command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = f"import sys; from vilamp.cli import main; sys.exit(main({command!r}))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.stderr == ""
+    # argparse takes no notice, rich ends with 1 by itself.
+    assert done.returncode in {"--help": (0, cli.NOT_READ), "--json": (cli.NOT_READ,)}.get(command[-1], (1,))
+
+
+def test_another_broken_pipe_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(argv: list[str], prog: str) -> int:
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr("vilamp.cli.plugins.main", breaks)
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        cli.main(["plugins"])

@@ -18,12 +18,13 @@ MODULES = {
 }
 
 STOREYS = [
-    {"errors", "locations", "disk"},
-    {"probe", "video"},
+    {"credentials", "errors", "locations", "disk"},
+    {"probe", "video", "benchmark"},
+    {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
-    {"build", "training", "session", "memory"},
+    {"build", "training", "session", "memory", "benchmarks"},
     {"evaluation", "demo"},
     {"cli", "__init__"},
 ]
@@ -37,6 +38,7 @@ STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 
 FORBIDDEN = {
     "interfaces": {"hydra", "omegaconf", "lightning", "transformers"},
+    "embedding_cache": {"hydra", "omegaconf", "lightning", "transformers"},
     "samples": {"hydra", "omegaconf", "lightning", "transformers"},
     "selectors": {"hydra", "omegaconf", "lightning", "transformers"},
     "mergers": {"hydra", "omegaconf", "lightning", "transformers"},
@@ -45,7 +47,10 @@ FORBIDDEN = {
     "data": {"hydra", "omegaconf"},
     "probe": {"torch", "hydra", "omegaconf", "lightning"},
     "video": {"torch", "hydra", "omegaconf", "lightning"},
+    "benchmark": {"torch", "hydra", "omegaconf", "lightning"},
+    "benchmarks": {"torch", "hydra", "omegaconf", "lightning", "transformers"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
+    "credentials": {"torch", "hydra", "omegaconf", "lightning"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
     "disk": {"torch", "hydra", "omegaconf", "lightning"},
     "locations": {"torch", "hydra", "omegaconf", "lightning"},
@@ -148,7 +153,7 @@ def test_folders_that_are_no_packages_are_never_imported() -> None:
 def test_plugins_import_only_what_is_public_to_them() -> None:
     files = list((ROOT / "plugins").glob("*/vilamp_*/**/*.py"))
     assert files
-    allowed = {"vilamp.interfaces", "vilamp.video", "vilamp.errors", "vilamp.testing"}
+    allowed = {"vilamp.interfaces", "vilamp.video", "vilamp.benchmark", "vilamp.errors", "vilamp.testing"}
     used = {".".join(name.split(".")[:2]) for path in files for name in _imports(path) if name.startswith("vilamp.")}
     assert used <= allowed
 

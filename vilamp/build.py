@@ -16,9 +16,9 @@ from vilamp.data.module import VideoDataModule
 from vilamp.decoders.auto import AutoDecoder
 from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.interfaces import FrameMerger, FrameSelector, VideoDecoder
-from vilamp.models.checkpoint import Checkpoint
+from vilamp.models.checkpoint import Checkpoint, Init
 from vilamp.models.language_model import LanguageModel
-from vilamp.models.lora import Lora
+from vilamp.models.lora import Adapters, ContinuedLora, merge_adapters
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
@@ -26,6 +26,7 @@ from vilamp.models.video_lm import HOW_TO_FIT, VideoLM
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.samples import EncodeQuestion
 from vilamp.training.optim import PartwiseAdamW
+from vilamp.training.trained import FromRun, Trained
 
 T = TypeVar("T")
 
@@ -111,7 +112,44 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     Raises:
         ConfigError: a setting that cannot be, parts that cannot be loaded, or a checkpoint that does not fit them.
     """
-    checkpoint = build_object(cfg.init, Checkpoint, "init") if weights and cfg.get("init") else None
+    init = build_object(cfg.init, Init, "init") if weights and cfg.get("init") else None
+    lora = build_object(cfg.lora, Adapters, "lora") if cfg.get("lora") else None
+    if isinstance(init, FromRun):
+        model = _model_of_run(cfg, init.trained, adapters_stay=isinstance(lora, ContinuedLora))
+    else:
+        model = _new_model(cfg, init if isinstance(init, Checkpoint) else None, weights)
+    if lora is not None:  # after the filling, because an adapter renames the weights beside which it stands
+        own = cfg.get("init") or cfg.model.language_model
+        base = init.language_model_path if isinstance(init, FromRun) else own.path
+        lora.adapt(model.language_model, weights=weights, base=str(base))
+    return model
+
+
+def _model_of_run(cfg: DictConfig, trained: Trained, *, adapters_stay: bool) -> VideoLM:
+    """The model that a run ended with: what that run began with, filled with what it trained.
+
+    Args:
+        cfg: selector, merger and settings are taken from here; the parts' files, and what they were filled with and
+            adapted by, from the run.
+        trained: of the run.
+        adapters_stay: False merges its adapters into the weights.
+    """
+    before = trained.configuration()
+    began = _with(cfg, init=before.get("init"), lora=before.get("lora"))
+    for part in ("scorer", "vision_tower", "language_model", "projector"):
+        began.model[part].path = before.model[part].path
+    began.model.vision_tower.hidden_layer = before.model.vision_tower.hidden_layer
+    if began.lora and not adapters_stay and began.lora.get("quantize"):
+        began.lora.quantize = False  # merged into whole weights, nothing is rounded to 4 bits again
+    model = build_model(began)
+    model.init_report = trained.fill(model)
+    if not adapters_stay:
+        merge_adapters(model.language_model)
+    return model
+
+
+def _new_model(cfg: DictConfig, checkpoint: Checkpoint | None, weights: bool) -> VideoLM:
+    """The six parts from their own files, or from one published checkpoint."""
     projector_node = _projector_node(cfg.model.projector, filled=checkpoint is not None or not weights)
     scorer, tower, language_model = _pretrained_parts(cfg.model, checkpoint, weights)
     selector = build_selector(cfg.selector, scorer.dim)
@@ -137,8 +175,6 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     )
     if checkpoint is not None:
         model.init_report = checkpoint.fill(model)
-    if cfg.get("lora"):  # after the filling, because an adapter renames the weights beside which it stands
-        build_object(cfg.lora, Lora, "lora").adapt(language_model, weights=weights)
     return model
 
 
@@ -215,18 +251,37 @@ def build_encoder(cfg: DictConfig, model: VideoLM) -> PromptEncoder:
             f"{room} of the language model's {model.language_model.context}; {HOW_TO_FIT}"
         )
     return PromptEncoder(
-        scorer_path=cfg.model.scorer.path,
+        scorer_path=model.scorer.tokenizer,
         language_model_path=model.language_model.tokenizer,
         max_query_tokens=model.scorer.context,
         max_text_tokens=room,
     )
 
 
-def build_data(cfg: DictConfig, encode: EncodeQuestion) -> VideoDataModule:
-    """The data of ``data``, read by ``decoder``; a checkpoint from before there were decoders has none."""
+def build_data(cfg: DictConfig, encode: EncodeQuestion, scorer: ClipScorer | None = None) -> VideoDataModule:
+    """The data of ``data``, read by ``decoder``; a checkpoint from before there were decoders has none.
+
+    Args:
+        cfg: as composed.
+        encode: turns a question into token ids.
+        scorer: whose embeddings ``data.embedding_cache`` keeps, with its weights and frozen where it is to be frozen.
+
+    Raises:
+        ConfigError: a setting that cannot be; embeddings are to be kept and there is no scorer, or it trains.
+    """
     node = cfg.get("decoder")
     decoder = build_object(node, VideoDecoder, "decoder") if node else AutoDecoder()
-    return build_object(cfg.data, VideoDataModule, "data", encode=encode, decoder=decoder)
+    digest = "" if cfg.data.get("embedding_cache") is None else _digest_of_frozen(scorer, cfg.data.embedding_cache)
+    return build_object(cfg.data, VideoDataModule, "data", encode=encode, decoder=decoder, scorer=digest)
+
+
+def _digest_of_frozen(scorer: ClipScorer | None, folder: str) -> str:
+    if scorer is None or any(parameter.requires_grad for parameter in scorer.parameters()):
+        raise ConfigError(
+            f"data.embedding_cache={folder} keeps the embeddings of a scorer that does not change, and this one trains "
+            "or is not there; set optim.lr.scorer=null or data.embedding_cache=null"
+        )
+    return scorer.digest()
 
 
 def build_optim(cfg: DictConfig) -> PartwiseAdamW:

@@ -85,8 +85,11 @@ def _written(value: Any) -> str:
 
 
 def require_complete(cfg: DictConfig) -> None:
-    """Raise ConfigError naming every setting that has no value yet (``???``)."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    """Raise ConfigError naming every setting that has no value yet (``???``).
+
+    What a setting takes from another one is not looked up: an evaluation's part may take it from the checkpoint's run.
+    """
+    missing = sorted(key for key, value in _items(OmegaConf.to_container(cfg, resolve=False)) if value == "???")
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}; set it on the command line: {missing[0]}=...")
 
@@ -168,16 +171,16 @@ def _known_keys(config_name: str, overrides: Sequence[str], unknown: str) -> lis
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     sound = [o.input_line for o in parsed if not o.is_sweep_override() and o.key_or_group != unknown and o.input_line]
     try:
-        return list(_keys(OmegaConf.to_container(_compose(config_name, sound), resolve=False)))
+        return [key for key, _ in _items(OmegaConf.to_container(_compose(config_name, sound), resolve=False))]
     except USER_ERRORS:
         return []  # the message then goes without suggestions
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+def _items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _did_you_mean(name: str, options: Sequence[str]) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vilamp.credentials import without_credentials
+
 if TYPE_CHECKING:  # packing and inspecting shards goes without torch
     from torch import Tensor
+
+    from vilamp.embedding_cache import Lookup
 
 IGNORED = -100
 """The label of a token that takes no part in the loss (torch's own default)."""
@@ -22,10 +26,12 @@ class Video:
 
     Attributes:
         key: names the sample in its shard.
-        frames: uint8[N, H, W, 3], RGB, in temporal order.
+        frames: uint8[N, H, W, 3], RGB, in temporal order; none of them where the reader has found the embeddings and
+            needs no more (:attr:`vilamp.data.decode.VideoReader.needs_frames`).
         timestamps: float64[N], seconds from the first frame of the video.
-        decoder: who decoded it, to count by.
+        decoder: who decoded it, to count by; empty where nobody had to.
         gaps: how many of the frames stand in for one that cannot be decoded.
+        lookup: what the embedding cache has for it; None without a cache.
     """
 
     key: str
@@ -33,9 +39,10 @@ class Video:
     timestamps: Tensor
     decoder: str = ""
     gaps: int = 0
+    lookup: Lookup | None = None
 
     def __len__(self) -> int:
-        return self.frames.shape[0]
+        return self.timestamps.shape[0]
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Question:
         query: what the frames are searched for; the question itself unless the file says otherwise.
         kind: groups the questions in the metrics.
         evidence: spans of time in seconds in which the answer can be seen, where the file tells them.
+        system: the system's turn before the question; without it that turn is the chat template's own, if it has one.
+        prefill: how the answer begins; it is put into the answering turn, and ``answer`` goes on from there.
     """
 
     question: str
@@ -55,6 +64,8 @@ class Question:
     query: str
     kind: str = "other"
     evidence: tuple[tuple[float, float], ...] = ()
+    system: str = ""
+    prefill: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class Skip:
 
     Attributes:
         key: of the sample or question.
-        shard: the file it stands in.
+        shard: the file it stands in; of a URL, what may be shown (:func:`vilamp.credentials.without_credentials`).
         reason: a short fixed word to count by (``decode``, ``missing_member``, ``bad_json``, ``too_long`` ...).
         detail: what exactly was wrong, for the quarantine file.
     """
@@ -97,6 +108,11 @@ class Skip:
     shard: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        """Keep what lists and logs may hold."""
+        for name in ("shard", "detail"):
+            object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
 
 class SkipSample(Exception):  # noqa: N818  (a signal inside the pipeline, not an error of the run)

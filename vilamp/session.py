@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from matplotlib.figure import Figure
@@ -21,18 +21,19 @@ from vilamp.data.frames import FrameSettings
 from vilamp.data.isolation import Budget
 from vilamp.data.order import question_seed
 from vilamp.decoders.auto import AutoDecoder
+from vilamp.embedding_cache import Lookup
 from vilamp.errors import ConfigError, DataError
 from vilamp.interfaces import Selection, VideoDecoder
 from vilamp.locations import asset
-from vilamp.models.frame_features import KeptFeatures, Watched
+from vilamp.models.frame_features import KeptFeatures
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
 from vilamp.probe import FileRange
 from vilamp.samples import IGNORED, Batch, EncodedQuestion, Question, SkipSample, Video
-from vilamp.training.checkpoints import read_checkpoint
 from vilamp.training.run import configuration_of
 from vilamp.training.timeline import timeline_figure
+from vilamp.training.trained import Trained, read_trained
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +95,15 @@ class Session:
         loaded: the model.
         video: the frames.
         progress: is told how far it is.
+
+    Attributes:
+        video: the frames with the scorer's embeddings of them.
+        features: what the vision tower says of them.
     """
 
     def __init__(self, loaded: LoadedModel, video: Video, progress: Progress | None = None) -> None:
         self.loaded = loaded
-        self.video = video
-        self.watched = _watch(loaded, video, progress or _silent)
+        self.video, self.features = _watch(loaded, video, progress or _silent)
 
     @torch.no_grad()
     def ask(self, question: str) -> Answer:
@@ -111,7 +115,7 @@ class Session:
         begun = time.perf_counter()
         encoded = self._encode(question)
         model, tokenizer = self.loaded.model, self.loaded.encode.tokenizer
-        (visual,), (selection,) = model.see(Batch([self.video], [encoded], [0]), [self.watched])
+        (visual,), (selection,) = model.see(Batch([self.video], [encoded], [0]), [self.features])
         assert visual is not None and selection is not None
         prompt = encoded.input_ids[encoded.labels == IGNORED]
         sequence, _ = model.join(prompt, prompt, visual)
@@ -190,7 +194,7 @@ def _silent(doing: str, done: int, total: int) -> None:
 
 
 @torch.no_grad()
-def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> Watched:
+def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> tuple[Video, KeptFeatures]:
     """All that does not depend on a question, chunk by chunk, in the chunks in which questions will ask for it."""
     model, total = loaded.model, len(video)
     embeddings: list[torch.Tensor] = []
@@ -209,7 +213,8 @@ def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> Watched:
             )  # fmt: skip
             break
     progress("looking closely", total, total)
-    return Watched(torch.cat(embeddings), features)
+    known = Lookup(video.key, torch.cat(embeddings), video.timestamps)
+    return replace(video, lookup=known), features
 
 
 def load(checkpoint: str | PathLike[str] | None = None, settings: Mapping[str, Any] | None = None) -> LoadedModel:
@@ -226,12 +231,16 @@ def load_configured(cfg: DictConfig) -> LoadedModel:
     """
     require_whole_numbers(cfg)
     _check(cfg)
-    base: dict[str, Any] = {"config": OmegaConf.to_container(compose("train"), resolve=False), "state_dict": {}}
-    stored = base if cfg.checkpoint is None else read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
-    merged = configuration_of(cfg, stored)
+    if cfg.checkpoint is None:  # a run that has not trained yet
+        config = cast(dict[str, Any], OmegaConf.to_container(compose("train"), resolve=False))
+        trained = Trained(Path(), config, {})
+    else:
+        trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = configuration_of(cfg, trained)
     torch.manual_seed(merged.seed)
-    model = build_model(merged).requires_grad_(False).eval()
-    _fill(model, stored["state_dict"])
+    model = build_model(merged).eval()
+    trained.fill(model)
+    model.requires_grad_(False)
     hold(model, precision(merged.model.get("dtype", "float32")))
     model.to(cfg.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return LoadedModel(
@@ -254,22 +263,6 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError(f"device must be cpu, cuda or null, got {cfg.device!r}")
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU here; set device=cpu or null")
-
-
-def _fill(model: VideoLM, state: Mapping[str, torch.Tensor]) -> None:
-    """Put the weights that trained into the model.
-
-    Raises:
-        ConfigError: one that the model lacks, or of another size.
-    """
-    weights, own = {name.removeprefix("model."): weight for name, weight in state.items()}, model.state_dict()
-    wrong = sorted(name for name, weight in weights.items() if name not in own or own[name].shape != weight.shape)
-    if wrong:
-        raise ConfigError(
-            f"the checkpoint does not fit the model: {wrong[:5]} (of {len(wrong)}); use the selector, merger and model "
-            "of its run"
-        )
-    model.load_state_dict(weights, strict=False)
 
 
 def _reader(cfg: DictConfig) -> VideoReader:

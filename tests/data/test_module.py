@@ -170,3 +170,40 @@ def test_what_cannot_be_read_is_named(shards: Path, settings: dict[str, Any], er
         settings = {"train": str(shards / "empty.tar")}
     with pytest.raises(error, match=message):
         _module(shards, **settings).setup()
+
+
+def test_sets_are_mixed_by_weight(shards: Path) -> None:
+    old = {"shards": str(shards / "val-*.tar"), "weight": 0.5}
+    module = _module(shards, val=None, mix={"old": old})
+    module.setup()
+    total = len(module.indices["train"].samples)
+    assert module.mixed == [(3, round(0.5 * (total - 3)))]
+    plain = _module(shards, val=None)
+    plain.setup()
+    assert module.digests() != plain.digests(), "a run does not go on with another mixture"
+    places = [place.number for batch in module.train_batches() for place in batch]
+    assert sorted(number for number in places if number < total - 3) == list(range(total - 3))
+    assert sum(number >= total - 3 for number in places) == module.mixed[0].taken
+    read = {key for batch in module.train_dataloader() for key in _keys(batch)}
+    assert {"a", "e"} <= read and read & set("xyz")
+    assert "mix.old" not in module.indices and set(module.indices) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shards": "x.tar"}, r"data\.mix\.old needs a positive weight"),
+        ({"shards": "x.tar", "weight": 0}, r"data\.mix\.old needs a positive weight"),
+        ({"shards": "x.tar", "weight": 1, "pattern": "y"}, r"data\.mix\.old needs .*pattern"),
+        ({"weight": 1.0}, r"data\.mix\.old\.shards names no shards.*~data\.mix\.old leaves"),
+        ({"shards": "none-*.tar", "weight": 1}, r"data\.mix\.old\.shards: no file matches"),
+    ],
+)
+def test_what_is_wrong_with_a_mixture_is_named(shards: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        _module(shards, mix={"old": fields})
+
+
+def test_validating_on_what_is_mixed_in_is_told(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _module(shards, mix={"old": {"shards": str(shards / "val-*.tar"), "weight": 1}}).setup()
+    assert "are also in data.train" in caplog.text

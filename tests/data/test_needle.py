@@ -17,7 +17,8 @@ from vilamp.data.annotations import parse_annotation
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.needle import NeedleSet
-from vilamp.data.needle_scene import COLOURS, PLACES, SHAPES, SIZE
+from vilamp.data.needle_domain import DUSK
+from vilamp.data.needle_scene import COLOURS, KINDS, PLACES, PLAIN, SHAPES, SIZE, Needle, draw_needle
 from vilamp.data.needle_video import NeedleRecipe, draw_video, encode_mp4, plan_video
 from vilamp.data.shards import index_shards
 from vilamp.decoders.auto import AutoDecoder
@@ -240,3 +241,36 @@ def test_videos_differ_between_numbers_splits_and_seeds() -> None:
     plans = [plan_video(replace(DISTINCT, seed=seed), split, number)
              for seed in range(3) for split in ("train", "val") for number in range(5)]  # fmt: skip
     assert len({plan.events for plan in plans}) == 30
+
+
+def test_the_second_kind_shares_nothing_with_the_first_that_a_model_could_lean_on() -> None:
+    assert not set(DUSK.colours) & set(PLAIN.colours) and not set(DUSK.shapes) & set(PLAIN.shapes)
+    assert not set(DUSK.colours.values()) & set(PLAIN.colours.values())
+    for kind in KINDS:
+        assert len(set(DUSK.templates[kind]) | set(PLAIN.templates[kind])) == 4
+    assert {len(DUSK.colours), len(DUSK.shapes)} == {8}
+    haystack = np.zeros((SIZE, SIZE, 3), np.uint8)
+    drawn = {shape: draw_needle(haystack, Needle(shape, "redblack", "centre"), look=DUSK) for shape in DUSK.shapes}
+    assert len({picture.tobytes() for picture in drawn.values()}) == 8
+    for picture in drawn.values():
+        share = (picture == DUSK.colours["redblack"]).all(axis=-1).mean()
+        assert 0.04 < share < 0.2 and (picture == DUSK.border).all(axis=-1).any()
+
+
+def test_a_question_of_the_second_kind_is_searched_for_in_words_of_the_first() -> None:
+    recipe = replace(ALIKE, look="dusk")
+    plan = plan_video(recipe, "train", 0)
+    known = {*PLAIN.shapes, *PLAIN.colours}
+    for question in plan.annotation["questions"]:  # type: ignore[attr-defined]
+        words = set(question["query"].replace("?", "").split())
+        assert words & known and not words & {*DUSK.shapes, *DUSK.colours}
+        assert question["answer"] in {*DUSK.shapes, *DUSK.colours, *DUSK.places}
+    first = plan_video(ALIKE, "train", 0)
+    assert [e.needle.start for e in first.events] == [e.needle.start for e in plan.events]
+    assert all("query" not in question for question in first.annotation["questions"])  # type: ignore[attr-defined]
+    assert not np.array_equal(draw_video(recipe, "train", 0)[0], draw_video(ALIKE, "train", 0)[0])
+
+
+def test_no_other_look_is_known() -> None:
+    with pytest.raises(ConfigError, match=r"data\.generate: look must be one of plain, dusk, got noon"):
+        NeedleSet("root", look="noon")

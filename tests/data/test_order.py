@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vilamp.data.order import EpochBatches, Position, epoch_order, num_steps, question_seed
+from vilamp.data.order import EpochBatches, Mixed, Place, Position, epoch_order, num_steps, question_seed
 
 sizes = st.integers(0, 200)
 few = st.integers(1, 7)
@@ -178,3 +178,64 @@ def test_workers_that_fetch_ahead_start_in_the_right_epoch() -> None:
     """They ask for the first batches before Lightning calls set_epoch."""
     batches = EpochBatches(9, 2, seed=5, shuffle=True, start=Position(3, 4))
     assert [place.number for batch in batches for place in batch] == epoch_order(9, 5, 3)[4:].tolist()
+
+
+mixtures = st.lists(st.builds(Mixed, st.integers(1, 20), st.integers(1, 45)), max_size=3)
+
+
+def _epochs(size: int, mixed: list[Mixed], count: int) -> list[list[Place]]:
+    batches = EpochBatches(size, 3, seed=5, shuffle=True, mixed=mixed)
+    epochs = []
+    for epoch in range(count):
+        batches.set_epoch(epoch)
+        epochs.append([place for batch in batches for place in batch])
+    return epochs
+
+
+@given(st.integers(0, 30), mixtures)
+def test_every_epoch_has_the_first_set_once_and_the_share_of_each_other(size: int, mixed: list[Mixed]) -> None:
+    for epoch, places in enumerate(_epochs(size, mixed, 3)):
+        assert sorted(place for place in places if place.number < size) == [(i, epoch) for i in range(size)]
+        first = size
+        for count, taken in mixed:
+            assert sum(first <= place.number < first + count for place in places) == taken
+            first += count
+        assert len(places) == size + sum(one.taken for one in mixed)
+
+
+@given(mixtures)
+def test_a_set_that_is_mixed_in_goes_on_where_the_epoch_before_stopped(mixed: list[Mixed]) -> None:
+    """After any number of epochs no sample of it was taken twice more often than another."""
+    first, everything = 4, [place for places in _epochs(4, mixed, 5) for place in places]
+    for count, taken in mixed:
+        own = [place for place in everything if first <= place.number < first + count]
+        assert len(set(own)) == len(own) == 5 * taken, "a sample once in each pass over the set"
+        uses = Counter(place.number for place in own)
+        assert max(uses.values()) - (min(uses.values()) if len(uses) == count else 0) <= 1
+        first += count
+
+
+def test_a_mixture_is_mixed_and_differs_between_epochs_and_without_it_nothing_changes() -> None:
+    one, two = _epochs(40, [Mixed(40, 40)], 2)
+    early = sum(place.number >= 40 for place in one[:40])
+    assert 10 < early < 30
+    assert [place.number for place in one] != [place.number for place in two]
+    assert [place.number for place in _epochs(40, [], 1)[0]] == epoch_order(40, 5, 0).tolist()
+
+
+@given(st.integers(1, 30), mixtures, few, few, st.integers(0, 60))
+def test_ranks_share_a_mixture_and_the_rest_of_it(
+    size: int, mixed: list[Mixed], batch_size: int, world_size: int, consumed: int
+) -> None:
+    whole = _epochs(size, mixed, 2)[1]
+    start = Position(1, min(consumed, len(whole)))
+    ranks = [
+        list(
+            EpochBatches(
+                size, batch_size, seed=5, shuffle=True, rank=rank, world_size=world_size, start=start, mixed=mixed
+            )
+        )
+        for rank in range(world_size)
+    ]
+    assert len({len(rank) for rank in ranks}) == 1
+    assert sorted(place for rank in ranks for batch in rank for place in batch) == sorted(whole[start.consumed :])

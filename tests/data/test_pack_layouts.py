@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vilamp.data.annotations import parse_annotation
 from vilamp.data.packing.choices import ANSWERS, RowError, pick_option, read_options
 from vilamp.data.packing.layouts import Annotations, read_annotations
 from vilamp.errors import DataError
@@ -142,6 +143,32 @@ def test_a_choice_that_cannot_be_used_is_listed(tmp_path: Path, fields: dict[str
 def test_a_question_without_options_is_open(tmp_path: Path) -> None:
     [row] = _read(tmp_path, {"video_id": 42, "question": "How many?", "answer": 3}).rows
     assert (row.video, row.questions) == ("42", ({"question": "How many?", "answer": "3"},))
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.csv"])
+def test_evidence_stays_with_its_questions(tmp_path: Path, name: str) -> None:
+    spans = [[1, 2.5], [7, 9]]
+    if name == "q.csv":
+        (tmp_path / name).write_text(f'video,question,answer,evidence\na.mp4,Is it?,yes,"{spans}"\na.mp4,Is it?,no,\n')
+        found = read_annotations(tmp_path / name)
+    else:
+        asked = {"video": "a.mp4", "question": "Is it?", "answer": "yes"}
+        found = _read(tmp_path, {**asked, "evidence": spans}, {**asked, "answer": "no", "evidence": []})
+    assert [row.questions[0].get("evidence") for row in found.rows] == [[[1.0, 2.5], [7.0, 9.0]], None]
+    written = json.dumps({"video": "mp4", "questions": found.rows[0].questions}).encode()
+    assert parse_annotation(written).questions[0].evidence == ((1.0, 2.5), (7.0, 9.0))
+
+
+def test_the_turns_of_a_row_share_its_evidence(tmp_path: Path) -> None:
+    [row] = _read(tmp_path, {"video": "a.mp4", "conversations": TURNS * 2, "evidence": [[0, 1]]}).rows
+    assert [question["evidence"] for question in row.questions] == [[[0.0, 1.0]]] * 2
+
+
+@pytest.mark.parametrize("evidence", [[1, 2], [[2, 1]], [[-1, 2]], [["a", "b"]], "0-3", "[[1, NaN]]", 7, {"start": 1}])
+def test_evidence_that_is_no_spans_is_told(tmp_path: Path, evidence: Any) -> None:
+    found = _read(tmp_path, {"video": "a.mp4", "question": "Is it?", "answer": "yes", "evidence": evidence})
+    assert found.rows == [] and _lost(found) == [("q.json:1", "bad_evidence")]
+    assert found.left_out[0].video == "a.mp4"
 
 
 def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import multiprocessing
 import re
 import threading
@@ -18,14 +19,19 @@ from tars import annotation, write_tar
 from torch.utils.data import DataLoader
 
 from vilamp.data import sources
+from vilamp.data.dataset import VideoDataset
+from vilamp.data.decode import VideoReader
+from vilamp.data.frames import FrameSettings
 from vilamp.data.index_file import index_path, to_bytes
+from vilamp.data.order import Place
 from vilamp.data.packing.indexing import index_foreign_shard
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardSample
 from vilamp.data.shards import index_shard, index_shards
 from vilamp.data.sources import fetch, read_range
+from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.errors import DataError, OutputError
-from vilamp.samples import SkipSample
+from vilamp.samples import Skip, SkipSample
 
 MEMBERS = {f"{key}.{name}": content for key in "abc" for name, content in
            (("json", annotation(f"{key}?")), ("mp4", key.encode() * 700))}  # fmt: skip
@@ -211,6 +217,26 @@ def test_a_missing_shard_stops_the_run(tmp_path: Path, serve: Any) -> None:
     url = serve().url
     with pytest.raises(DataError, match=r"data\.val: .*/gone\.tar cannot be read"):
         index_shards([f"{url}/gone.tar"], "data.val", tmp_path / "cache")
+
+
+def test_a_signature_is_sent_and_never_shown(tmp_path: Path, serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in logs and lists nor in the names of copies."""
+    caplog.set_level(logging.INFO, "vilamp")
+    _shard(tmp_path / "there")
+    (tmp_path / "there" / "bare.tar").write_bytes((tmp_path / "there" / "x.tar").read_bytes())
+    server, signature = serve(), "?sig=topsecret"
+    bare = f"{server.url}/bare.tar{signature}"
+    index = index_shards([f"{server.url}/x.tar{signature}", bare], "data.train", tmp_path / "cache")
+    assert {path.partition("?")[2] for _, path, _ in server.asked} == {"sig=topsecret"}
+    server.shutdown()
+    server.server_close()
+    samples = VideoDataset(index.samples, VideoReader(PyAVDecoder(), FrameSettings(1.0, 4, 32)), seed=0)
+    skips = [skip for number in range(len(samples)) if isinstance(skip := samples[Place(number, 0)], Skip)]
+    assert {skip.reason for skip in skips} == {"unreachable", "decode"}
+    with pytest.raises(DataError) as stopped:
+        index_shards([bare], "data.train", tmp_path / "cache")
+    told = [*caplog.messages, str(skips), str(stopped.value), *map(str, tmp_path.rglob("*"))]
+    assert "bare.tar?~" in str(told) and "topsecret" not in str(told)
 
 
 def test_patterns_of_urls(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from vilamp.cli import main
 from vilamp.config import compose
 from vilamp.errors import ConfigError
-from vilamp.memory.plan import empty_model
+from vilamp.memory.plan import empty_model, gathered
 from vilamp.memory.report import OVERHEAD_GIB, Prediction, predict
 
 TINY = ["model=tiny", "frames=40", "num_keyframes=4", "tokens_per_keyframe=16", "text_tokens=16", "answer_tokens=4"]
@@ -96,6 +96,20 @@ def test_gpus_share_weights_gradients_and_optimizer() -> None:
     assert four.parts["optimizer"] == pytest.approx(one.parts["optimizer"] / 4)
     assert four.parts["weights"] == pytest.approx(one.parts["weights"] / 4)
     assert four.parts["gathered"] > 0 and "gathered" not in one.parts
+
+
+def test_a_gpu_holds_all_but_the_blocks_whole_and_two_blocks() -> None:
+    model, _ = empty_model(compose("memory", [*TINY, "mode=train", "lora=none", "optim.lr.vision_tower=1e-5"]))
+    held, blocks = dict(model.named_parameters()), model.language_model.blocks
+    rest = {name: p for name, p in held.items() if "lm.model.layers." not in name}
+    trained = sum(p.numel() for p in rest.values() if p.requires_grad)
+    block = sum(p.numel() for p in blocks[0].parameters())
+    assert sum(p.numel() for p in held.values()) == sum(p.numel() for p in rest.values()) + len(blocks) * block
+    whole = 4 * (sum(p.numel() for p in rest.values()) + trained)
+    assert gathered(model, 4) == whole + 2 * 4 * block + (4 + 4) * block
+    assert gathered(model, 2) == whole + 2 * 2 * block + (2 + 4) * block
+    model.requires_grad_(False)
+    assert gathered(model, 4) == whole - 4 * trained + 2 * 4 * block
 
 
 def test_the_7b_has_the_sizes_that_are_known() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from vilamp.build import build_model, build_optim
-from vilamp.config import compose
+from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError
-from vilamp.models.lora import Lora, adapter_parameters
+from vilamp.models.language_model import LanguageModel
+from vilamp.models.lora import Lora, adapter_parameters, adapter_tensors, load_adapter, merge_adapters
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import IGNORED
 from vilamp.training.run import evaluate, train
@@ -39,8 +41,25 @@ def gradients(model: VideoLM) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_only_adapters_get_gradients() -> None:
-    model = build("lora=default")
+NEW = sorted(
+    path.stem for path in (conf_dir() / "lora").glob("*.yaml") if path.stem not in ("none", "continue", "qlora")
+)
+
+
+def train_a_step(model: VideoLM) -> None:
+    """Two steps, in fact: the first moves one of an adapter's two matrices only, because the other begins as zero."""
+    for _ in range(2):
+        answer_loss(model)[0].backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+                    parameter.grad = None
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_only_adapters_get_gradients(kind: str) -> None:
+    model = build(f"lora={kind}")
     adapters = adapter_parameters(model.language_model)
     assert adapters
     answer_loss(model)[0].backward()
@@ -51,16 +70,49 @@ def test_only_adapters_get_gradients() -> None:
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
-def test_adapters_begin_by_changing_nothing_and_end_by_changing_something() -> None:
-    plain, adapted = build(), build("lora=default", "lora.dropout=0")
-    loss = answer_loss(adapted)[0]
-    assert torch.equal(loss, answer_loss(plain)[0])
-    loss.backward()
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.grad is not None:
-                parameter -= 0.1 * parameter.grad
-    assert not torch.equal(loss, answer_loss(adapted)[0])
+@pytest.mark.parametrize("kind", NEW)
+def test_adapters_begin_by_changing_nothing_and_merge_into_what_they_have_learnt(kind: str) -> None:
+    plain, adapted = build(), build(f"lora={kind}", "lora.dropout=0")
+    loss = answer_loss(adapted)[0].detach()
+    torch.testing.assert_close(loss, answer_loss(plain)[0].detach())
+    train_a_step(adapted)
+    learnt = answer_loss(adapted)[0].detach()
+    assert learnt < 0.9 * loss
+    merge_adapters(adapted.language_model)
+    assert not adapter_parameters(adapted.language_model)
+    assert set(adapted.state_dict()) == set(plain.state_dict())
+    torch.testing.assert_close(answer_loss(adapted)[0].detach(), learnt, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_adapters_go_through_the_names_of_peft_and_back(kind: str) -> None:
+    first, second = build(f"lora={kind}", "lora.dropout=0"), build(f"lora={kind}", "lora.dropout=0")
+    train_a_step(first)
+    load_adapter(second.language_model, adapter_tensors(first.language_model), "adapter")
+    assert torch.equal(answer_loss(second)[0], answer_loss(first)[0])
+    tensors = adapter_tensors(first.language_model)
+    name = next(iter(tensors))
+    with pytest.raises(ConfigError, match=r"adapter holds other adapters .* missing \['base_model\.model\."):
+        load_adapter(second.language_model, {n: t for n, t in tensors.items() if n != name}, "adapter")
+    with pytest.raises(ConfigError, match="adapter holds adapters of another size"):
+        load_adapter(second.language_model, tensors | {name: tensors[name][:1]}, "adapter")
+
+
+def test_settings_reach_peft() -> None:
+    def scaling(*overrides: str) -> float:
+        layer: Any = build(*overrides).language_model.lm.model.layers[0].self_attn.q_proj
+        return layer.scaling["default"]
+
+    assert scaling("lora=default", "lora.rank=16", "lora.alpha=8") == 8 / 16
+    assert scaling("lora=rslora", "lora.rank=16", "lora.alpha=8") == 8 / 4
+    dora = build("lora=dora", "lora.targets=[q_proj]").language_model
+    assert sum("magnitude" in name for name in adapter_parameters(dora)) == len(dora.lm.model.layers)
+
+
+def test_four_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vilamp.models.lora.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"lora=qlora.* needs bitsandbytes: pip install 'vilamp-lightning\[qlora\]'"):
+        build("lora=qlora")
 
 
 def test_targets_are_endings_of_names() -> None:
@@ -114,6 +166,35 @@ def test_a_checkpointed_model_that_is_frozen_still_generates_with_a_cache() -> N
         sequence = torch.randn(9, model.language_model.dim, generator=torch.Generator().manual_seed(0))
         answers.append(model.language_model.generate(sequence, 6, 0))
     assert torch.equal(*answers)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_adapters_train_beside_weights_in_four_bits(tmp_path: Path) -> None:
+    """Where bitsandbytes is: its kernel for CPUs needs widths that are multiples of 64, unlike those of model=tiny."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    config = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 256}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.05}
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**config)).save_pretrained(tmp_path)
+    packed, plain = LanguageModel(str(tmp_path)), LanguageModel(str(tmp_path))
+    Lora(rank=4, dropout=0, quantize=True).adapt(packed)
+    adapters = adapter_parameters(packed)
+    for name, parameter in packed.named_parameters():
+        parameter.requires_grad_(name in adapters)
+    packed.to("cpu")  # which packs them, as moving to a GPU does
+    layer: Any = packed.lm.model.layers[0].mlp.up_proj.base_layer
+    assert isinstance(layer, bitsandbytes.nn.Linear4bit) and layer.weight.dtype == torch.uint8
+    sequence, labels = torch.randn(24, 128), torch.full((24,), IGNORED)
+    labels[-5:] = torch.arange(5, 10)
+    first = packed.answer_loss([sequence], [labels]).total
+    assert first.item() == pytest.approx(plain.answer_loss([sequence], [labels]).total.item(), rel=0.05)
+    optimizer = torch.optim.Adam([p for p in packed.parameters() if p.requires_grad], 1e-2)
+    for _ in range(4):
+        optimizer.zero_grad()
+        packed.answer_loss([sequence], [labels]).total.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert packed.eval().answer_loss([sequence], [labels]).total < 0.7 * first
 
 
 def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:

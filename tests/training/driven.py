@@ -1,8 +1,9 @@
-"""One rank of a run that notes what it trains on, and that a signal ends at a given batch.
+"""One rank of a run that notes what it trains on, and that sends a signal to itself at a given moment.
 
-    python tests/training/driven.py NOTES BATCH settings...
+    python tests/training/driven.py NOTES MOMENT settings...
 
-Batch: it kills itself in the middle of its so many-th batch; 0: never.
+MOMENT: LOOP/BATCH/SIGNAL[/RANK], in the middle of the so many-th batch of the loop ``train`` or ``val`` that this
+process sees, on that rank alone or on all; or ``never``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,35 @@ from vilamp.cli import app
 from vilamp.samples import Batch
 from vilamp.training.module import VideoQA
 
+RANK = os.environ.get("RANK", "0")
 
-def noting(notes: Path, killed_in: int = 0) -> type[VideoQA]:
+
+def noting(notes: Path, moment: str = "never") -> type[VideoQA]:
     """The module of a run that appends [epoch, keys of its samples] to ``notes`` for every batch."""
 
     class Noting(VideoQA):
-        batches = 0
+        batches: Counter[str]
 
         def training_step(self, batch: Batch, batch_index: int) -> Tensor:
             keys = [question.key.rpartition("/")[0] for question in batch.questions] + [s.key for s in batch.skipped]
             with notes.open("a") as lines:
                 lines.write(json.dumps([self.current_epoch, keys]) + "\n")
-            self.batches += 1
             loss = super().training_step(batch, batch_index)
-            if self.batches == killed_in:
-                os.kill(os.getpid(), signal.SIGKILL)
+            self._pass("train")
             return loss
+
+        def validation_step(self, batch: Batch, batch_index: int) -> None:
+            super().validation_step(batch, batch_index)
+            self._pass("val")
+
+        def _pass(self, loop: str) -> None:
+            self.batches = getattr(self, "batches", Counter())
+            self.batches[loop] += 1
+            at, _, number_and_rest = moment.partition("/")
+            number, _, sent = number_and_rest.partition("/")
+            name, _, rank = sent.partition("/")
+            if at == loop and int(number) == self.batches[loop] and rank in ("", RANK):
+                os.kill(os.getpid(), signal.Signals[name])
 
     return Noting
 
@@ -49,8 +64,7 @@ def noted(notes: Path) -> list[tuple[int, str]]:
 
 def task(cfg: DictConfig) -> Any:
     """Train."""
-    rank = os.environ.get("RANK", "0")
-    training.VideoQA = noting(Path(f"{sys.argv[1]}{rank}"), int(sys.argv[2]))  # type: ignore[misc]
+    training.VideoQA = noting(Path(f"{sys.argv[1]}{RANK}"), sys.argv[2])  # type: ignore[misc]
     return training.train(cfg)
 
 

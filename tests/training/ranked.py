@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from vilamp.cli import app
 from vilamp.training.module import VideoQA
 from vilamp.training.run import train
+from vilamp.training.sharding import whole
 
 
 class Watched(VideoQA):
@@ -25,7 +26,8 @@ class Watched(VideoQA):
     def on_train_end(self) -> None:
         """Leave the weights."""
         steps = torch.tensor(self.global_step)
-        torch.save({"steps": steps, **self.state_dict()}, Path(sys.argv[1], f"rank{os.environ['RANK']}.pt"))
+        weights = {name: whole(weight) for name, weight in self.state_dict().items()}
+        torch.save({"steps": steps, **weights}, Path(sys.argv[1], f"rank{os.environ.get('RANK', 0)}.pt"))
 
 
 def task(cfg: DictConfig) -> None:

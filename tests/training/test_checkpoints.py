@@ -19,6 +19,7 @@ import torch
 
 from vilamp.errors import ConfigError
 from vilamp.training.checkpoints import CONTINUATION, LastCheckpoint, WholeFiles, read_checkpoint, write_whole
+from vilamp.training.preemption import Preemption
 from vilamp.training.restart import random_states, restore_random_states
 from vilamp.training.resume import Start, differences, find_start
 
@@ -140,6 +141,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_told_once(
     assert step_of(tmp_path / "previous.ckpt") == 1, "the damaged one did not take its place"
 
 
+def test_without_the_state_of_the_optimiser_no_run_goes_on(tmp_path: Path) -> None:
+    checkpoint = {"config": CONFIG, CONTINUATION: {"step": 1}, "state_dict": {}, "optimizer_states": []}
+    WholeFiles().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(ConfigError, match=r"holds no state of the optimiser, which trainer=deepspeed cannot save"):
+        find_start("auto", tmp_path, CONFIG)
+
+
 def test_where_all_are_damaged_nothing_begins_anew_by_itself(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"")
     (tmp_path / "best.ckpt").write_bytes(b"PK\x03\x04 cut off")
@@ -204,4 +212,4 @@ def test_random_states_come_back_and_are_plain(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [0, -1, 2.5, True])
 def test_the_interval_is_a_whole_number(every: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"checkpoint\.every_n_steps must be a whole number"):
-        LastCheckpoint(tmp_path, every)
+        LastCheckpoint(tmp_path, every, Preemption())

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import WandbLogger
 
 from vilamp.errors import ConfigError
-from vilamp.training.loggers import _finish, open_loggers
+from vilamp.training.loggers import PatientWandbLogger, _finish, open_loggers
 
 ONLINE = """
 import logging, os, sys
@@ -31,6 +31,56 @@ for folder, key in (("no key", None), ("no network", "0" * 40)):
         for logger in loggers:
             logger.log_metrics({"train/loss": 1.5}, step=0)
 """
+
+
+KILLED = """
+import itertools, logging, os, signal, sys, time
+from pathlib import Path
+import psutil
+from vilamp.training.console import without_remarks
+from vilamp.training.loggers import open_loggers
+
+logging.basicConfig(level=logging.WARNING)
+with without_remarks(), open_loggers(Path(sys.argv[1]), "offline", "some", 5, {"seed": 0}) as loggers:
+    (written,) = Path(sys.argv[1]).glob("wandb/offline-run-*/*.wandb")
+    for step in itertools.count():
+        if sys.argv[2] == "wandb" and step == 20:
+            for process in (others := psutil.Process().children(recursive=True)):
+                process.kill()
+            psutil.wait_procs(others)
+        if sys.argv[2] == "run" and written.stat().st_size > 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[2] == "wandb" and step == 40:
+            break
+        for logger in loggers:
+            logger.log_metrics({"train/loss": 1.5 + step}, step=step)
+            logger.save()
+        time.sleep(0.05)
+"""
+
+
+def killed(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
+    """Steps are logged, and among them W&B's process is killed, or the ``run`` when W&B has written something."""
+    folder.mkdir()
+    return subprocess.run([sys.executable, "-c", KILLED, str(folder), what], capture_output=True, text=True)
+
+
+def test_a_run_goes_on_without_the_process_of_wandb_and_says_so_once(tmp_path: Path) -> None:
+    done = killed(tmp_path / "run", "wandb")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("WARNING:vilamp") == 1 and "W&B's process has ended" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 40
+
+
+@pytest.mark.soak
+def test_a_killed_run_leaves_what_wandb_can_sync(tmp_path: Path) -> None:
+    """W&B writes to the disk every 15 seconds or so; metrics.csv has what came after."""
+    done = killed(tmp_path / "run", "run")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"train/loss" in file.read_bytes() and b"10.5" in file.read_bytes()
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 20
 
 
 def test_online_without_network_or_key_is_an_offline_run_and_said_once(tmp_path: Path) -> None:
@@ -66,7 +116,7 @@ def test_a_server_that_is_gone_at_the_end_is_waited_for_no_longer_than_set(
             raise TimeoutError("Timed out finishing run.")
 
     with caplog.at_level(logging.WARNING):
-        logger: Any = WandbLogger.__new__(WandbLogger)
+        logger: Any = PatientWandbLogger.__new__(PatientWandbLogger)
         logger._experiment, logger._checkpoint_callbacks = Unsent(), {}
         _finish(logger, [True], 3)
     assert "logger.timeout=3 seconds; `wandb sync wandb/run-1` sends the rest" in caplog.text

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
+from launch import CPU, HERE, ended, ranks_alone, torchrun
 from own_shards import draw_clip, write_shard
+from resumable import last, settings, write_shards
 
-import vilamp
 from vilamp.data.order import epoch_order
 
-ROOT = Path(vilamp.__file__).parents[1]
 LEFT = {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "quarantine.jsonl", "timeline.png", "wandb"}
 
 
-def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once(tmp_path: Path, strategy: str) -> None:
     asked, clip = [{"question": "what is it?", "answer": "grey"}], draw_clip()
     broken = clip[: len(clip) // 3]
     # The order of epoch 0 gives its places to the ranks in turn: four to the first and three to the second, which sees
@@ -30,17 +29,14 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     }
     write_shard(tmp_path / "train.tar", [samples[i] for i in range(7)])
     write_shard(tmp_path / "val.tar", [("v0", asked, clip), ("v1-broken", asked, broken), ("v2", asked, clip)])
-    settings = ["data=shards", f"data.train={tmp_path}/train.tar", f"data.val={tmp_path}/val.tar", "data.num_workers=0"]
-    settings += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
-    settings += ["data.max_skip_rate=1", "trainer.devices=2", "+trainer.strategy=ddp"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, ROOT / "tests" / "training" / "ranked.py", str(tmp_path), *settings],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,  # ranks that wait for each other would do so for half an hour
-    )
+    arguments = [
+        "data=shards",
+        "data.num_workers=0",
+        *(f"data.{name}={tmp_path}/{name}.tar" for name in ("train", "val")),
+    ]
+    arguments += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
+    arguments += ["data.max_skip_rate=1", f"trainer={strategy}", *CPU]
+    done = ended(torchrun(HERE / "ranked.py", [str(tmp_path), *arguments]))
     assert done.returncode == 0, done.stderr
 
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -58,3 +54,15 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     assert metrics["data/decoded_by/pyav"] == 3 + 2 * 2
     assert metrics["data/gaps"] == 0
     assert metrics["visual_tokens"] > 0 and metrics["val/accuracy/other"] in (0, 0.5, 1)
+
+
+def test_a_rank_that_is_lost_is_told_by_the_other(tmp_path: Path) -> None:
+    arguments = [*settings(write_shards(tmp_path), tmp_path / "run"), "trainer=ddp", *CPU]
+    ranks = ranks_alone(HERE / "driven.py", [str(tmp_path / "notes"), "train/3/SIGKILL/1", *arguments], ranks=2)
+    first, second = (ended(rank) for rank in ranks)
+    assert (first.returncode, second.returncode) == (1, -9)
+    assert first.stderr.splitlines()[-1].startswith(
+        "error: another process of this run has ended, so rank 0 cannot go on; "
+    )
+    assert "Traceback" not in first.stderr
+    assert last(tmp_path / "run")["global_step"] == 2

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,60 +13,21 @@ from typing import Any
 import pytest
 import torch
 from driven import noted, noting
-from own_shards import draw_clip, write_shard
+from launch import HERE, torchrun
+from resumable import EXACT, KEYS, assert_same_end, killed, last, logged, settings, write_shards
 
-import vilamp
 import vilamp.training.run as training
 from vilamp.config import compose
 from vilamp.data.order import epoch_order
 from vilamp.training.run import Run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
-ROOT = Path(vilamp.__file__).parents[1]
-KEYS = [f"s{number:02}" for number in range(11)]
-EXACT = [  # everything that a continuation could get wrong: dropout, accumulation, warm-up
-    "lora=default", "lora.dropout=0.3", "trainer.accumulate_grad_batches=2", "optim.warmup=0.3",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two uneven shards of eleven samples, most of them text, one unusable; and one to validate on."""
-    folder, clip = tmp_path_factory.mktemp("shards"), draw_clip()
-    colours = ["red", "green", "blue"]
-    samples: list[tuple[str, list[dict[str, Any]], bytes | None]] = [
-        (key, [{"question": f"is {key} red?", "answer": colours[i % 3]}], clip if i in (2, 6) else None)
-        for i, key in enumerate(KEYS)
-    ]
-    # The first batch of a step in both epochs: where no question is left, Lightning logs the loss of the batch before.
-    samples[7] = (KEYS[7], samples[7][1], clip[: len(clip) // 3])
-    write_shard(folder / "train-0.tar", samples[:4])
-    write_shard(folder / "train-1.tar", samples[4:])
-    write_shard(folder / "val.tar", samples[:3])
-    return folder
-
-
-def settings(shards: Path, folder: Path, *more: str) -> list[str]:
-    """Two epochs over the shards, with a checkpoint after every step."""
-    data = [f"data.train={shards}/train-*.tar", f"data.val={shards}/val.tar", "data.num_workers=0", "data.batch_size=1"]
-    run = [f"hydra.run.dir={folder}", "trainer.max_epochs=2", "checkpoint.every_n_steps=1", "logger=csv"]
-    return ["data=shards", *data, *run, "selector=uniform", "merger=uniform", *more]
-
-
-def killed(notes: Path, in_batch: int, arguments: list[str], ranks: int = 1) -> None:
-    """Train in processes that kill themselves."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    several = [f"trainer.devices={ranks}", "+trainer.strategy=ddp"] if ranks > 1 else []
-    script = str(ROOT / "tests" / "training" / "driven.py")
-    done = subprocess.run(
-        [sys.executable, *torchrun, script, str(notes), str(in_batch), *arguments, *several],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    expected = 0 if in_batch == 0 else 1 if ranks > 1 else -signal.SIGKILL
-    assert done.returncode == expected, done.stderr
+    """For all tests here."""
+    return write_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
@@ -93,33 +49,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def last(folder: Path) -> dict[str, Any]:
-    """The checkpoint after the last step."""
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def logged(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``metrics.csv``, without what is measured anew."""
-    with (folder / "metrics.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
-    return [{k: v for k, v in row.items() if k.startswith(("train/", "val/", "step", "data/skipped"))} for row in rows]
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    """The same weights, bit for bit, and the same figures."""
-    first, second = last(one), last(other)
-    assert first["global_step"] == second["global_step"] and first["state_dict"].keys() == second["state_dict"].keys()
-    assert all(torch.equal(weight, second["state_dict"][name]) for name, weight in first["state_dict"].items())
-    assert logged(one) == logged(other)
-    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
-    of_process = ("memory/", "throughput/", "data/decoded_by", "data/gaps")
-    compared = [{k: v for k, v in m.items() if not k.startswith(of_process)} for m in metrics]
-    assert compared[0] == compared[1]
-    assert (one / "quarantine.jsonl").read_text() == (other / "quarantine.jsonl").read_text()
-    names = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (one, other)]
-    assert names[0] == names[1] == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
 def test_a_killed_run_goes_on_to_the_weights_that_it_would_have_had(
@@ -237,17 +166,11 @@ def test_killed_at_twenty_random_moments_the_weights_are_the_same(shards: Path, 
         folder = tmp_path / f"run{moment}"
         arguments = [*settings(shards, folder, *EXACT), "resume=auto"]
         for _ in range(1 + moment % 2):  # every other one twice
-            script = str(ROOT / "tests" / "training" / "driven.py")
-            process = subprocess.Popen(
-                [sys.executable, script, str(tmp_path / "notes"), "0", *arguments],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            process = torchrun(HERE / "driven.py", [str(tmp_path / "notes"), "never", *arguments], ranks=1)
             while process.poll() is None and not (folder / "checkpoints" / "last.ckpt").exists():
                 time.sleep(0.05)
             time.sleep(chance.random() * 2)
             process.kill()
-            process.wait()
+            process.communicate()
         killed(tmp_path / "notes", 0, arguments)
         assert_same_end(tmp_path / "whole", folder)

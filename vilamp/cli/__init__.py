@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +14,9 @@ from vilamp import __version__
 
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
-    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=... benchmark=..."),
+    "compare": ("vilamp.cli.compare", "put runs and evaluations side by side: vilamp compare FOLDER FOLDER"),
+    "export": ("vilamp.cli.export", "make a model that stands by itself: vilamp export outputs/DAY/TIME my-model"),
     "ask": ("vilamp.cli.ask", 'ask a video: vilamp ask VIDEO "what colour is the circle?"'),
     "demo": ("vilamp.cli.demo", "the same in a browser: vilamp demo"),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
@@ -26,15 +30,46 @@ COMMANDS = {
 }
 """Name -> (module with ``main(argv, prog) -> exit code``, one line of help)."""
 
+NOT_READ = 141
+"""The exit code where nobody reads the output any more, as shells have it: 128 and the number of SIGPIPE."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that ``argv`` (None: the command line) names, and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run the subcommand that ``argv`` (None: the command line) names, and return its exit code.
+
+    Where whoever reads the output has seen enough, as ``head`` has, it ends without a word.
+    """
+    try:
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+        except SystemExit:  # argparse ends so
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # fails here if nobody reads it, and not where Python ends
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python will flush once more
+        return NOT_READ
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         _parser().parse_args(arguments[:1])  # --help and --version end here
         _parser().error(_unknown(arguments[0]) if arguments else "name a command")
     module = importlib.import_module(COMMANDS[arguments[0]][0])
     return int(module.main(arguments[1:], prog=f"vilamp {arguments[0]}"))
+
+
+def _nobody_reads() -> bool:
+    """Whether the output goes into a pipe at whose other end there is nobody any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows cannot tell; nor is every stdout a file
+        return False
 
 
 def _unknown(name: str) -> str:

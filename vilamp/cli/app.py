@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from vilamp import config, disk
-from vilamp.errors import VilampError
+from vilamp.errors import Preempted, VilampError
 
 Task = Callable[[DictConfig], Any]
 
@@ -57,7 +58,8 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
         prog: the name of the program in usage messages.
 
     Returns:
-        The exit code: 0, 1 where the configuration or a task failed, or 130 after Ctrl-C.
+        The exit code: 0, 1 where the configuration or a task failed, 130 after Ctrl-C, or 143 where SIGTERM has
+        stopped a run that is to go on.
     """
     parser = get_args_parser()
     parser.prog = prog or parser.prog
@@ -78,6 +80,11 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
         return report(stopped.error)
     except _ToldError:
         return FAILED
+    except Preempted as stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher sends another when the first of its ranks has ended
+        if _first_rank():
+            print(f"stopped by SIGTERM: {stopped}", file=sys.stderr)
+        return Preempted.CODE
     except KeyboardInterrupt as stopped:
         if _first_rank():
             print(f"interrupted{f': {stopped}' if str(stopped) else ''}", file=sys.stderr)

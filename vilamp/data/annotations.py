@@ -65,11 +65,16 @@ def _question(fields: Any, where: str) -> Question:
         answer=_text(fields.get("answer"), f"{where}.answer", MAX_TEXT),
         query=question if query is None else _text(query, f"{where}.query", MAX_TEXT),
         kind="other" if kind is None else _text(kind, f"{where}.kind", MAX_NAME),
-        evidence=_spans(fields.get("evidence"), f"{where}.evidence"),
+        evidence=parse_spans(fields.get("evidence"), f"{where}.evidence"),
     )
 
 
-def _spans(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+def parse_spans(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """Spans of time in seconds; none where there is no value.
+
+    Raises:
+        SkipSample: ``bad_json``, naming the field ``where`` and what it holds.
+    """
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(span, list) and len(span) == 2 for span in value):

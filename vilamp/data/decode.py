@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from vilamp.data.frame_identity import frame_identity
 from vilamp.data.frames import FrameSettings, iterate_frames, plan_times
 from vilamp.data.isolation import Budget, Decoded, DecodeProcess, can_isolate
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.probe import DecodeError, Source
 from vilamp.samples import SkipSample, Video
 from vilamp.video import VideoDecoder
@@ -29,13 +31,18 @@ class VideoReader:
         decoder: reads the pixels.
         settings: which frames, and how large.
         budget: of one video.  With any limit, videos are decoded by a process of their own.
+        cache: has the embeddings of videos that were read before in the same way.
+        needs_frames: False leaves those undecoded of which the cache has the embeddings.
     """
 
     decoder: VideoDecoder
     settings: FrameSettings
     budget: Budget = field(default_factory=Budget)
+    cache: EmbeddingCache | None = None
+    needs_frames: bool = True
 
     def __post_init__(self) -> None:
+        self._identify = None if self.cache is None else frame_identity(self.decoder, self.settings)
         self._decode: Callable[[Source], Decoded] = self._decode_here
         if self.budget.is_limited and not can_isolate():
             log.warning("videos are decoded without limits of time and memory: only Linux has what that needs")
@@ -55,17 +62,23 @@ class VideoReader:
                 that is needed of it, cannot be read.
             PluginError: the decoder itself fails.
         """
+        lookup = None if self.cache is None or self._identify is None else self.cache.find(self._identify(source))
+        if lookup is not None and lookup.timestamps is not None and not self.needs_frames:
+            none = torch.empty((0, self.settings.size, self.settings.size, 3), dtype=torch.uint8)
+            return Video(key, none, lookup.timestamps, lookup=lookup)
         try:
             decoded = self._decode(source)
         except DecodeError as error:
             error.key, error.shard = key, shard
             raise SkipSample(REASONS.get(error.kind, "decode"), f"{key}: {error.cause}") from error
+        timestamps = torch.from_numpy(decoded.timestamps)
         return Video(
             key=key,
             frames=torch.from_numpy(decoded.frames),
-            timestamps=torch.from_numpy(decoded.timestamps),
+            timestamps=timestamps,
             decoder=decoded.decoder,
             gaps=decoded.gaps,
+            lookup=None if lookup is None else lookup.agreeing_with(timestamps),
         )
 
     def _decode_here(self, source: Source) -> Decoded:

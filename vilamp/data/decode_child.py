@@ -27,7 +27,8 @@ LONGEST_TEXT = 4000
 def main() -> None:
     """Load the decoder that stdin brings, then answer until the other side goes."""
     ours = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everybody; the parent decides what ends
+    for to_everybody in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, a scheduler: the parent decides what ends
+        signal.signal(to_everybody, signal.SIG_IGN)
     try:
         decoder, settings, gib = _receive(sys.stdin.buffer)
     except Exception:  # foreign code is imported
@@ -52,7 +53,7 @@ def _receive(stdin: BinaryIO) -> tuple[VideoDecoder, FrameSettings, float | None
 
 def _end_with_parent(stdin: BinaryIO) -> None:
     """A parent that was killed cannot say so, but its end of the pipe closes."""
-    stdin.read(1)
+    os.read(stdin.fileno(), 1)  # not through the buffer, whose lock would be missed at the end of the process
     os._exit(0)
 
 

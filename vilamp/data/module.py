@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,24 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vilamp.credentials import without_credentials
 from vilamp.data.dataset import Collate, VideoDataset
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import Corrupt, FrameSettings, Sampling
 from vilamp.data.isolation import Budget
+from vilamp.data.mixture import MixedSet, Patterns, together
 from vilamp.data.needle import NeedleSet
-from vilamp.data.order import EpochBatches, Position
+from vilamp.data.order import EpochBatches, Mixed, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
+from vilamp.data.workers import StayingWorkersLoader
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
 
 log = logging.getLogger(__name__)
-
-Patterns = str | Sequence[str]
 
 
 class VideoDataModule(LightningDataModule):
@@ -36,6 +38,7 @@ class VideoDataModule(LightningDataModule):
     Args:
         train, val: patterns of shards; None takes that split of ``generate``, or goes without it.
         generate: data to make first, where ``train`` or ``val`` is None.
+        mix: name -> fields of a :class:`MixedSet`, sets to train on besides ``train``.
         fps: frames a second.
         max_frames: of a video, evenly spread where it has more.
         frame_size: height and width of the frames in pixels.
@@ -48,11 +51,14 @@ class VideoDataModule(LightningDataModule):
         max_questions: about one training video in one epoch; None asks all.
         allow_pipe: a shard may be the output of a command.
         cache_dir: where copies go of shards that are no local files and have no index.
+        embedding_cache: folder in which the scorer's frame embeddings are kept; None keeps none.
         seed: of the order and of the questions' random choices.
         encode: turns a question into token ids; comes from the model, not from a file.
         decoder: reads the videos.
+        scorer: digest of the model's scorer, whose embeddings ``embedding_cache`` keeps.
 
     Attributes:
+        embeddings: the cache, which the model is to fill; None without one.
         skips: what is no sample, known since ``setup`` (the batches tell the rest, ``Batch.skipped``).
         start: where training goes on; to be set before the first batch.
 
@@ -66,6 +72,7 @@ class VideoDataModule(LightningDataModule):
         train: Patterns | None = None,
         val: Patterns | None = None,
         generate: NeedleSet | None = None,
+        mix: Mapping[str, Mapping[str, Any]] | None = None,
         fps: float = 1.0,
         max_frames: int = 256,
         frame_size: int = 96,
@@ -80,10 +87,12 @@ class VideoDataModule(LightningDataModule):
         max_questions: int | None = None,
         allow_pipe: bool = False,
         cache_dir: str | Path = "data/remote",
+        embedding_cache: str | Path | None = None,
         seed: int = 0,
         *,
         encode: EncodeQuestion,
         decoder: VideoDecoder,
+        scorer: str = "",
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -100,10 +109,17 @@ class VideoDataModule(LightningDataModule):
             for split, patterns in given.items()
             if patterns is not None
         }
+        self.mix = {name: MixedSet.of(name, fields) for name, fields in (mix or {}).items()}
+        self.given |= {
+            _mixed(name): expand_patterns(one.shards, f"data.mix.{name}.shards", remote=True, allow_pipe=allow_pipe)
+            for name, one in self.mix.items()
+            if one.shards is not None
+        }
         self.cache_dir = Path(cache_dir)
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
-        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory))
+        self.embeddings = None if embedding_cache is None else EmbeddingCache(embedding_cache, scorer)
+        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory), self.embeddings)
         self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -111,6 +127,7 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self.encode = encode
         self.indices: dict[str, ShardIndex] = {}
+        self.mixed: list[Mixed] = []
         self.start = Position()
 
     def require(self, split: str) -> None:
@@ -133,8 +150,11 @@ class VideoDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the data where it is to be made and is not there; once for each node."""
-        if self.generate is not None and len(self.given) < 2:
+        if self.generate is not None and not {"train", "val"} <= set(self.given):
             self.generate.prepare()
+        for one in self.mix.values():
+            if one.shards is None and one.generate is not None:
+                one.generate.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the shards and index them.
@@ -146,16 +166,22 @@ class VideoDataModule(LightningDataModule):
         if self.indices:
             return
         made = {} if self.generate is None else self.generate.patterns()
+        made |= {_mixed(name): one.generate.patterns()["train"] for name, one in self.mix.items() if one.generate}
         wanted = {split: pattern for split, pattern in made.items() if split not in self.given}
         shards = self.given | {split: expand_patterns(pattern, f"data.{split}") for split, pattern in wanted.items()}
-        seen = {Path(shard).resolve() for shard in shards.get("train", [])}
+        trained = [shard for split, files in shards.items() if split != "val" for shard in files]
+        seen = {Path(shard).resolve() for shard in trained}
         shared = [shard for shard in shards.get("val", []) if Path(shard).resolve() in seen]
         if shared:
             log.warning(
                 "%d shard(s) of data.val are also in data.train, for example %s: the validation figures will tell what "
-                "was remembered, not what was learnt", len(shared), shared[0]
+                "was remembered, not what was learnt", len(shared), without_credentials(shared[0])
             )  # fmt: skip
-        self.indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
+        indices = {split: index_shards(files, f"data.{split}", self.cache_dir) for split, files in shards.items()}
+        mixed = [indices.pop(_mixed(name)) for name in self.mix]
+        if mixed:
+            indices["train"], self.mixed = together(indices["train"], mixed, self.mix)
+        self.indices = indices
 
     def digests(self) -> dict[str, str]:
         """Of each split, what tells another set or order of samples from this one: a hash over their keys."""
@@ -176,23 +202,32 @@ class VideoDataModule(LightningDataModule):
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
         return self._loader("val", self._batches("val", shuffle=False), None) if "val" in self.indices else []
 
+    def whole_val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """As :meth:`val_dataloader`, with what it gives to all ranks."""
+        if "val" not in self.indices:
+            return []
+        alone = EpochBatches(len(self.indices["val"].samples), self.batch_size, seed=self.seed, shuffle=False)
+        return self._loader("val", alone, None)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave the batch on the host: the model moves the frames chunk by chunk."""
         return batch
 
     def _batches(self, split: str, *, shuffle: bool, start: Position = Position()) -> EpochBatches:  # noqa: B008
+        mixed = self.mixed if split == "train" else []
         return EpochBatches(
-            len(self.indices[split].samples),
+            len(self.indices[split].samples) - sum(one.size for one in mixed),
             self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             start=start,
+            mixed=mixed,
         )
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:
-        return DataLoader(
+        return StayingWorkersLoader(
             VideoDataset(self.indices[split].samples, self.reader, self.seed, max_questions),
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
@@ -204,3 +239,8 @@ class VideoDataModule(LightningDataModule):
             # Without one of its own, every new iteration would draw from the generator of the dropout.
             generator=torch.Generator(),
         )
+
+
+def _mixed(name: str) -> str:
+    """Under which a set stands among the splits."""
+    return f"mix.{name}"

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vilamp.data import needle_scene, needle_video
+from vilamp.data import needle_domain, needle_scene, needle_video
 from vilamp.data.needle_video import SPLITS, NeedleRecipe, NeedleVideo, describe, make_sample, plan_video
 from vilamp.data.packing.indexing import write_foreign_index
 from vilamp.errors import ConfigError, DataError
@@ -42,6 +42,7 @@ class NeedleSet:
             With 1 all shapes differ and all events are short.
         questions_per_video: drawn without repetition from all (event, kind) pairs.
         native_fps: frames a second of the files themselves.
+        look: ``plain``, or ``dusk``: other textures, colours, shapes and words, to adapt a model to.
         seed: fixes every byte (for the installed versions of numpy, Pillow and PyAV), whatever the number of workers.
         videos_per_shard: of a tar.
         num_workers: processes that draw and encode; 0 does it in this one, None takes one for each core.
@@ -62,6 +63,7 @@ class NeedleSet:
         look_alikes: int = 4,
         questions_per_video: int = 8,
         native_fps: int = 2,
+        look: str = "plain",
         seed: int = 0,
         videos_per_shard: int = 32,
         num_workers: int | None = None,
@@ -69,7 +71,7 @@ class NeedleSet:
     ) -> None:
         try:
             self.recipe = NeedleRecipe(
-                seed, min_seconds, max_seconds, events, look_alikes, questions_per_video, native_fps
+                seed, min_seconds, max_seconds, events, look_alikes, questions_per_video, native_fps, look
             )
         except ValueError as error:
             raise ConfigError(f"data.generate: {error}") from error
@@ -89,7 +91,7 @@ class NeedleSet:
         """Where this set lies; the name carries a digest of every setting and of the code that draws."""
         settings = json.dumps(self._settings(), sort_keys=True).encode()
         digest = hashlib.blake2b(settings, digest_size=6)
-        for module in (needle_scene, needle_video):
+        for module in (needle_domain, needle_scene, needle_video):
             digest.update(Path(str(module.__file__)).read_bytes())
         return self.root / f"set-{digest.hexdigest()}"
 

@@ -1,17 +1,21 @@
 """What a needle video shows: pure drawing, no files.
 
 A *haystack* is a slowly drifting texture that changes at scene cuts, with clutter in every colour drawn over it.  A
-*needle* is a short event: one large flat shape in one colour at one side (or the centre) of the picture.  Everything
-is a function of a ``numpy.random.Generator``, so a seed fixes every pixel.
+*needle* is a short event: one large flat shape in one colour at one side (or the centre) of the picture.  What all of
+them look like, and in which words they are asked about, is a :class:`Look`.  Everything is a function of a
+``numpy.random.Generator``, so a seed fixes every pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+Point = tuple[float, float]
 
 SIZE = 96
 """Height and width of a frame in pixels."""
@@ -47,7 +51,7 @@ class Needle:
     end: float = 0.0
 
 
-def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tuple[float, float]]:
+def _outline(shape: str, centre: Point, radius: float) -> list[Point]:
     """Corners of a polygonal shape, in pixels."""
     x, y = centre
     if shape == "square":
@@ -70,9 +74,7 @@ def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tup
     raise ValueError(f"unknown shape {shape!r}, known: {', '.join(SHAPES)}")
 
 
-def _covered(
-    shape: str, size: tuple[int, int], centre: tuple[float, float], radius: float, border: float
-) -> np.ndarray:
+def _covered(shape: str, size: tuple[int, int], centre: Point, radius: float, border: float, look: Look) -> np.ndarray:
     """bool[H, W]: the pixels of a shape that is grown by a border on every side."""
     x, y = centre
     mask = Image.new("1", size, 0)
@@ -88,7 +90,7 @@ def _covered(
         if shape == "moon":
             disc(0.6 * radius, 0, 0.9 * radius - border, 0.9 * radius - border, 0)
     else:
-        corners = _outline(shape, centre, radius)
+        corners = look.outline(shape, centre, radius)
         pen.polygon(corners, fill=1)
         if border:
             pen.line([*corners, *corners[:2]], fill=1, width=round(2 * border), joint="curve")
@@ -96,22 +98,24 @@ def _covered(
 
 
 def draw_needle(
-    frame: np.ndarray, needle: Needle, jitter: tuple[float, float] = (0.0, 0.0), scale: float = 1.0
+    frame: np.ndarray, needle: Needle, jitter: Point = (0.0, 0.0), scale: float = 1.0, look: Look | None = None
 ) -> np.ndarray:
-    """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle on it, cut out like a sticker with a white border.
+    """Return a copy of ``frame`` (uint8[H, W, 3]) with the needle on it, cut out like a sticker with a border.
 
     Args:
         frame: the haystack.
         needle: what to draw.
         jitter: shift of the centre, in pixels.
         scale: of the radius; 1 is 0.23 of the frame's height.
+        look: whose shapes, colours and places the needle names; None is :data:`PLAIN`.
     """
+    look = look or PLAIN
     height, width = frame.shape[:2]
-    px, py = PLACES[needle.place]
+    px, py = look.places[needle.place]
     centre, radius = (px * width + jitter[0], py * height + jitter[1]), 0.23 * height * scale
     picture = frame.copy()
-    picture[_covered(needle.shape, (width, height), centre, radius, 0.022 * height)] = 255
-    picture[_covered(needle.shape, (width, height), centre, radius, 0.0)] = COLOURS[needle.colour]
+    picture[_covered(needle.shape, (width, height), centre, radius, 0.022 * height, look)] = look.border
+    picture[_covered(needle.shape, (width, height), centre, radius, 0.0, look)] = look.colours[needle.colour]
     return picture
 
 
@@ -164,16 +168,18 @@ def new_haystack(rng: np.random.Generator) -> Haystack:
     return Haystack(np.asarray(picture), (float(rng.uniform(-6, 6)), float(rng.uniform(-6, 6))))
 
 
-def new_needles(count: int, look_alikes: int, rng: np.random.Generator) -> list[Needle]:
+def new_needles(count: int, look_alikes: int, rng: np.random.Generator, look: Look | None = None) -> list[Needle]:
     """Events of different colours; the first ``look_alikes`` of them have one shape and different places.
 
     Args:
-        count: at most ``len(SHAPES) - 1 + look_alikes`` and ``len(COLOURS)``.
-        look_alikes: 1 to ``len(PLACES)``; with 1 all shapes differ.
+        count: at most as many as there are colours, and as shapes without those that look alike.
+        look_alikes: 1 to the number of places; with 1 all shapes differ.
         rng: draws shapes, colours and places.
+        look: what there is of them; None is :data:`PLAIN`.
     """
-    shapes, colours = rng.permutation(SHAPES), rng.permutation(list(COLOURS))
-    places = [*rng.permutation(list(PLACES))[:look_alikes], *rng.choice(list(PLACES), count - look_alikes)]
+    look = look or PLAIN
+    shapes, colours = rng.permutation(look.shapes), rng.permutation(list(look.colours))
+    places = [*rng.permutation(list(look.places))[:look_alikes], *rng.choice(list(look.places), count - look_alikes)]
     return [Needle(str(shapes[max(0, i + 1 - look_alikes)]), str(colours[i]), str(places[i])) for i in range(count)]
 
 
@@ -182,17 +188,61 @@ KINDS = ("colour", "shape", "place", "look_alike")
 ``look_alike`` asks for the colour of one of several events of the same shape, which only its place tells apart."""
 
 
-def ask(needle: Needle, kind: str, rng: np.random.Generator) -> tuple[str, str]:
+def ask(needle: Needle, kind: str, rng: np.random.Generator, look: Look | None = None) -> tuple[str, str]:
     """(question, answer) about a needle; names only what its kind may name.
 
     ``colour`` and ``place`` name the shape, ``shape`` names the colour, ``look_alike`` names shape and place.
     """
-    templates = {
+    templates = (look or PLAIN).templates[kind]
+    template = templates[int(rng.integers(len(templates)))]
+    answer = {"shape": needle.shape, "place": needle.place}.get(kind, needle.colour)
+    return template.format(shape=needle.shape, colour=needle.colour, place=needle.place), answer
+
+
+def plainly(needle: Needle, kind: str, look: Look) -> str:
+    """The question in the words of :data:`PLAIN`, with what is nearest to the needle there."""
+    shape, colour, place = (look.nearest[word] for word in (needle.shape, needle.colour, needle.place))
+    return PLAIN.templates[kind][0].format(shape=shape, colour=colour, place=place)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one kind of needle video looks like, and in which words it is asked about.
+
+    Attributes:
+        colours: name -> RGB.
+        shapes: the names.
+        places: name -> (x, y) of the centre, as shares of width and height.
+        border: RGB around a needle.
+        outline: (shape, centre, radius) -> the corners, all in pixels; discs, rings and moons need none.
+        haystack: draws a scene.
+        templates: kind of question -> its two phrasings.
+        nearest: name -> that of :data:`PLAIN` which a scorer that knows nothing else takes for it; where there are any,
+            they make each question's ``query``.
+    """
+
+    colours: Mapping[str, tuple[int, int, int]]
+    shapes: tuple[str, ...]
+    places: Mapping[str, Point]
+    border: tuple[int, int, int]
+    outline: Callable[[str, Point, float], list[Point]]
+    haystack: Callable[[np.random.Generator], Haystack]
+    templates: Mapping[str, tuple[str, str]]
+    nearest: Mapping[str, str] = field(default_factory=dict)
+
+
+PLAIN = Look(
+    colours=COLOURS,
+    shapes=SHAPES,
+    places=PLACES,
+    border=(255, 255, 255),
+    outline=_outline,
+    haystack=new_haystack,
+    templates={
         "colour": ("what colour is the {shape}?", "which colour does the {shape} have?"),
         "shape": ("what shape is {colour}?", "which shape is shown in {colour}?"),
         "place": ("where is the {shape}?", "in which part of the picture is the {shape}?"),
         "look_alike": ("what colour is the {shape} at the {place}?", "at the {place}, which colour has the {shape}?"),
-    }[kind]
-    template = templates[int(rng.integers(len(templates)))]
-    answer = {"shape": needle.shape, "place": needle.place}.get(kind, needle.colour)
-    return template.format(shape=needle.shape, colour=needle.colour, place=needle.place), answer
+    },
+)
+"""The look that the tiny base was trained on."""

@@ -14,19 +14,12 @@ from dataclasses import asdict, dataclass, replace
 import av
 import numpy as np
 
-from vilamp.data.needle_scene import (
-    COLOURS,
-    PLACES,
-    SHAPES,
-    SIZE,
-    Needle,
-    ask,
-    draw_needle,
-    new_haystack,
-    new_needles,
-)
+from vilamp.data.needle_domain import DUSK
+from vilamp.data.needle_scene import PLAIN, SIZE, Look, Needle, ask, draw_needle, new_needles, plainly
 
 SPLITS = ("train", "val")
+LOOKS = {"plain": PLAIN, "dusk": DUSK}
+"""The values of ``data.generate.look``."""
 _TIMELINE, _PIXELS = range(2)
 """Separate streams of random numbers, so that a video's events can be known without drawing a pixel."""
 
@@ -42,13 +35,15 @@ class NeedleRecipe:
     look_alikes: int
     questions_per_video: int
     native_fps: int
+    look: str = "plain"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.look_alikes <= len(PLACES):
-            raise ValueError(
-                f"look_alikes must be 1 to {len(PLACES)}, as many as there are places, got {self.look_alikes}"
-            )
-        most = min(len(COLOURS), len(SHAPES) - 1 + self.look_alikes)
+        if self.look not in LOOKS:
+            raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {self.look}")
+        places, colours, shapes = len(self.looks.places), len(self.looks.colours), len(self.looks.shapes)
+        if not 1 <= self.look_alikes <= places:
+            raise ValueError(f"look_alikes must be 1 to {places}, as many as there are places, got {self.look_alikes}")
+        most = min(colours, shapes - 1 + self.look_alikes)
         if not self.look_alikes <= self.events <= most:
             raise ValueError(
                 f"events must be {self.look_alikes} (look_alikes) to {most} (what colours and shapes allow), "
@@ -70,6 +65,11 @@ class NeedleRecipe:
             raise ValueError(f"native_fps must be at least 1, got {self.native_fps}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+
+    @property
+    def looks(self) -> Look:
+        """What ``look`` names."""
+        return LOOKS[self.look]
 
     def event_seconds(self) -> list[tuple[float, float]]:
         """Shortest and longest duration of each event."""
@@ -133,7 +133,7 @@ def _draw_events(recipe: NeedleRecipe, seconds: int, rng: np.random.Generator) -
     # without overlap is equally likely.
     before = np.cumsum(lengths[turns]) - lengths[turns]
     starts = np.sort(rng.uniform(0.0, seconds - lengths.sum(), recipe.events)) + before
-    needles = new_needles(recipe.events, recipe.look_alikes, rng)
+    needles = new_needles(recipe.events, recipe.look_alikes, rng, recipe.looks)
     events = []
     for turn, first in zip(turns, starts, strict=True):
         start, end = round(float(first), 3), round(float(first + lengths[turn]), 3)
@@ -156,9 +156,10 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
     questions = []
     for i in rng.permutation(len(asked))[: recipe.questions_per_video]:
         needle, kind = asked[int(i)]
-        question, answer = ask(needle, kind, rng)
+        question, answer = ask(needle, kind, rng, recipe.looks)
         evidence = [[needle.start, needle.end]]
-        questions.append({"question": question, "answer": answer, "kind": kind, "evidence": evidence})
+        fields = {"question": question, "answer": answer, "kind": kind, "evidence": evidence}
+        questions.append(fields | ({"query": plainly(needle, kind, recipe.looks)} if recipe.looks.nearest else {}))
     annotation: dict[str, object] = {"video": "mp4", "questions": questions}
     return NeedleVideo(f"{split}-{number:06d}", seconds, tuple(cuts), events, annotation)
 
@@ -167,7 +168,7 @@ def draw_video(recipe: NeedleRecipe, split: str, number: int) -> list[np.ndarray
     """The native frames of a video, each uint8[SIZE, SIZE, 3]; frame ``i`` is on display from ``i / native_fps``."""
     plan = plan_video(recipe, split, number)
     rng = _rng(recipe, split, number, _PIXELS)
-    scenes = [new_haystack(rng) for _ in plan.cuts]
+    scenes = [recipe.looks.haystack(rng) for _ in plan.cuts]
     frames = []
     for i in range(plan.seconds * recipe.native_fps):
         second = i / recipe.native_fps
@@ -175,7 +176,7 @@ def draw_video(recipe: NeedleRecipe, split: str, number: int) -> list[np.ndarray
         frame = scenes[scene].frame(second)
         for event in plan.events:
             if event.needle.start <= second < event.needle.end:
-                frame = draw_needle(frame, event.needle, event.jitter, event.scale)
+                frame = draw_needle(frame, event.needle, event.jitter, event.scale, recipe.looks)
         frames.append(frame)
     return frames
 

@@ -5,6 +5,10 @@ places, of which rank r takes every ``world_size``-th from the r-th on.  So a gl
 samples for any number of ranks, no sample is lost or doubled, and all ranks have equally many steps: in the last global
 batch, which may be smaller, a rank may have fewer samples or none.
 
+Several sets can be mixed.  An epoch then has each sample of the first set once, and of every other set a fixed number,
+which goes on where the epoch before stopped: through one shuffled pass over that set after the other.  This is a pure
+function of (seed, epoch), too.
+
 A position in an epoch is the number of its samples that are consumed.  What comes after it is the rest of the same
 order, which can be cut anew: by another number of ranks or another batch size.
 """
@@ -12,7 +16,7 @@ order, which can be cut anew: by another number of ranks or another batch size.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +24,20 @@ from torch.utils.data import Sampler
 
 
 class Place(NamedTuple):
-    """What a worker is asked for: the sample's number in the index, and the epoch that its random choices belong to."""
+    """What a worker is asked for: the sample's number in the index, and the epoch that its random choices belong to.
+
+    For a sample of a set that is mixed in, the epoch is the number of the pass over that set.
+    """
 
     number: int
     epoch: int
+
+
+class Mixed(NamedTuple):
+    """A set that is mixed in: how many samples it has, and how many of them an epoch takes."""
+
+    size: int
+    taken: int
 
 
 class Position(NamedTuple):
@@ -33,7 +47,7 @@ class Position(NamedTuple):
     consumed: int = 0
 
 
-def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(size: int, seed: int | str, epoch: int) -> np.ndarray:
     """The shuffled numbers 0..size-1 of an epoch, int64[size].
 
     Sorted raw words of a counter-based generator: unlike ``permutation`` or ``randperm``, their values are the same in
@@ -41,6 +55,28 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     """
     key = int.from_bytes(_digest(seed, epoch), "little")
     return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable").astype(np.int64)
+
+
+def mixed_places(size: int, mixed: Sequence[Mixed], seed: int, epoch: int) -> np.ndarray:
+    """The shuffled places of an epoch, int64[n, 2]: number in the index, epoch of its random choices.
+
+    Args:
+        size: samples of the first set, numbered from 0.
+        mixed: the other sets, numbered on in this order.
+        seed: of the order.
+        epoch: its number.
+    """
+    parts = [np.stack([np.arange(size), np.full(size, epoch)], axis=1)]
+    first = size
+    for index, (count, taken) in enumerate(mixed):
+        passes, within = np.divmod(np.arange(epoch * taken, (epoch + 1) * taken), count)
+        numbers = np.concatenate(
+            [epoch_order(count, f"{seed}/{index}", one)[within[passes == one]] for one in np.unique(passes).tolist()]
+        )
+        parts.append(np.stack([first + numbers, passes], axis=1))
+        first += count
+    places = np.concatenate(parts)
+    return places[epoch_order(len(places), seed, epoch)]
 
 
 def question_seed(seed: int, epoch: int, key: str) -> int:
@@ -58,7 +94,7 @@ def num_steps(size: int, batch_size: int, world_size: int) -> int:
 
 
 def rank_batch(order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int) -> np.ndarray:
-    """The part of ``order`` that a rank handles in a step: int64[n], 0 <= n <= batch_size."""
+    """The part of ``order`` that a rank handles in a step: its first axis has 0 <= n <= batch_size."""
     globally = batch_size * world_size
     return order[step * globally : (step + 1) * globally][rank::world_size]
 
@@ -67,13 +103,17 @@ class EpochBatches(Sampler[list[Place]]):
     """The batches of one rank, as a batch sampler for torch's DataLoader.
 
     Args:
-        size: samples in the data.
+        size: samples in the data, without what is mixed in.
         batch_size: samples of one rank in a step.
         seed: of the order.
         shuffle: whether the epochs differ; without it every epoch is epoch 0 and in the order of the index.
         rank, world_size: of the process.
         start: where the first iteration goes on.  The epoch of ``start`` has as many batches as any other: its first
             :attr:`done` count as had, whatever the batches were that consumed its samples.
+        mixed: sets that are mixed in; only with ``shuffle``.
+
+    Attributes:
+        size: samples in an epoch.
     """
 
     def __init__(
@@ -86,8 +126,11 @@ class EpochBatches(Sampler[list[Place]]):
         rank: int = 0,
         world_size: int = 1,
         start: Position = Position(),  # noqa: B008  (it cannot be changed)
+        mixed: Sequence[Mixed] = (),
     ) -> None:
-        self.size = size
+        self.first = size
+        self.mixed = tuple(mixed)
+        self.size = size + sum(one.taken for one in self.mixed)
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -119,10 +162,12 @@ class EpochBatches(Sampler[list[Place]]):
         return num_steps(self.size, self.batch_size, self.world_size)
 
     def __iter__(self) -> Iterator[list[Place]]:
-        epoch = self.epoch if self.shuffle else 0
-        order = epoch_order(self.size, self.seed, epoch) if self.shuffle else np.arange(self.size)
+        if self.shuffle:
+            order = mixed_places(self.first, self.mixed, self.seed, self.epoch)
+        else:
+            order = np.stack([np.arange(self.size), np.zeros(self.size, dtype=np.int64)], axis=1)
         if self.epoch == self.start.epoch:
             order = order[self.start.consumed :]
         for step in range(num_steps(len(order), self.batch_size, self.world_size)):
             batch = rank_batch(order, step, self.batch_size, self.rank, self.world_size)
-            yield [Place(int(number), epoch) for number in batch]
+            yield [Place(int(number), int(epoch)) for number, epoch in batch]

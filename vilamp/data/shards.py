@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from vilamp.credentials import without_credentials
 from vilamp.data.index_file import BadIndexError, read_index
 from vilamp.data.shard_sample import ShardIndex, ShardSample
 from vilamp.data.sources import SourceError, fetch, is_local, size_in_place
@@ -53,7 +54,7 @@ def index_shards(shards: Sequence[str], setting: str, cache_dir: Path | None = N
         log.warning(
             "%s: %d of %d shard(s) have no usable index, for example %s: bytes that changed are not noticed as long as "
             "they decode, and samples behind a damaged header are lost as one; `vilamp index` makes an index",
-            setting, len(walked), len(shards), walked[0],
+            setting, len(walked), len(shards), without_credentials(walked[0]),
         )  # fmt: skip
     samples = [sample for index in indices for sample in index.samples]
     skips = [skip for index in indices for skip in index.skips]
@@ -100,7 +101,7 @@ def index_shard(shard: str, cache_dir: Path | None = None) -> ShardIndex:
             f"the shard has {size} bytes, its index says {file.size}: what is not as it was indexed is skipped; "
             f"where the shard is right, `vilamp index --overwrite {shard}`"
         )
-        log.warning("%s: %s", shard, why)
+        log.warning("%s", without_credentials(f"{shard}: {why}"))
         index.skips.append(Skip("", shard, "stale_index", why))
     return index
 

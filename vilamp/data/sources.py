@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
+from vilamp.credentials import without_credentials
 from vilamp.disk import explain, writing_to
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryEr
 
 
 class SourceError(OSError):
-    """A server or a command did not give what was asked for."""
+    """A server or a command did not give what was asked for; the message holds no credentials."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 def partial_path(path: str | Path) -> Path:
@@ -126,7 +130,7 @@ def fetch(shard: str, folder: Path) -> str:
     """
     version, size = ("", None) if shard.startswith(PIPE) else _ask(shard, _version)
     digest = hashlib.blake2b(f"{shard}\n{version}".encode(), digest_size=8).hexdigest()
-    stem = re.sub(r"[^\w.-]+", "_", shard.rpartition("/")[2])[-80:]
+    stem = re.sub(r"[^\w.-]+", "_", without_credentials(shard).rpartition("/")[2])[-80:]
     path = folder / f"{digest}-{stem}"
     with writing_to({folder: SETTING}):
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +138,7 @@ def fetch(shard: str, folder: Path) -> str:
             for half in folder.glob(f"{path.name}.partial-*"):  # whoever was killed over it
                 half.unlink()
             if not path.exists():
-                log.info("copying %s to %s", shard, path)
+                log.info("copying %s to %s", without_credentials(shard), path)
                 _copy(shard, path, size)
     return str(path)
 
@@ -199,5 +203,5 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
             if attempt == ATTEMPTS or isinstance(error, _FINAL):
                 root = error.__cause__ or error
                 raise SourceError(f"{url} cannot be read: {type(root).__name__}: {str(root)[:300]}") from error
-            log.info("%s: %s; asked again", url, error)
+            log.info("%s", without_credentials(f"{url}: {error}; asked again"))
             time.sleep(_FIRST_WAIT * 4 ** (attempt - 1))

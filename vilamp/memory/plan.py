@@ -39,15 +39,13 @@ class Plan:
     Attributes:
         phases: name of a phase (``watching``, ``prefill``, ``forward``, ``backward`` ...) -> label -> bytes at its
             peak.
-        block_bytes: weights of the language model's largest block, which sharding gathers while it is computed.
-        block_trains: bytes of these weights' gradients.
+        gathered: bytes that each GPU holds whole beside its share, where there are several.
         sequence: tokens in the language model.
         trainable: number of trained parameters.
     """
 
     phases: dict[str, Counter[str]]
-    block_bytes: int
-    block_trains: int
+    gathered: int
     sequence: int
     trainable: int
 
@@ -84,12 +82,9 @@ def _plan(cfg: DictConfig) -> Plan:
                 counting.infer()
         else:
             counting.train(foreach=gpu)
-    blocks = max((module for module in model.language_model.modules() if isinstance(module, nn.ModuleList)), key=len)
-    largest = max(blocks, key=_bytes)
     return Plan(
         phases=counting.phases,
-        block_bytes=_bytes(largest),
-        block_trains=_bytes(largest, trained=True),
+        gathered=gathered(model, 2 if cfg.precision == "bf16" else 4),
         sequence=counting.sequence,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
@@ -141,8 +136,25 @@ def _empty(fake: FakeTensorMode, shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=torch.uint8)
 
 
-def _bytes(module: nn.Module, *, trained: bool = False) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or not trained)
+def gathered(model: VideoLM, computed: int) -> int:
+    """Bytes that each GPU holds whole, at most, of a model that :func:`vilamp.training.sharding.shard` has spread.
+
+    All but the language model's blocks is whole for a step, with its gradients.  Of the blocks there are two, one of
+    which is on its way, in the precision that they are computed in, and one's gradients, which add up in float32.
+
+    Args:
+        model: the model.
+        computed: bytes of a number in the language model's blocks while they are computed.
+    """
+    blocks = model.language_model.blocks
+    of_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in of_blocks]
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in rest)
+    gradients = sum(parameter.numel() * parameter.element_size() for parameter in rest if parameter.requires_grad)
+    largest = max((list(block.parameters()) for block in blocks), key=lambda block: sum(p.numel() for p in block))
+    block = sum(parameter.numel() for parameter in largest) * computed
+    of_block = sum(parameter.numel() for parameter in largest if parameter.requires_grad) * (computed + 4)
+    return weights + gradients + 2 * block + of_block
 
 
 class _Counting:

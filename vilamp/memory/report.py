@@ -91,10 +91,10 @@ def predict(cfg: DictConfig) -> Prediction:
 
 
 def _on_one_gpu(live: Counter[str], counted: Plan, gpus: int) -> Counter[str]:
-    """Shares of what is sharded, and the block that is whole while it is computed, with the next one on its way."""
+    """Shares of what is spread, and what is whole all the same."""
     if gpus == 1:
         return live
     shared = Counter({label: size // gpus if label in SHARDED else size for label, size in live.items()})
     if live[WEIGHTS]:
-        shared["gathered"] = 2 * counted.block_bytes + counted.block_trains
+        shared["gathered"] = counted.gathered
     return shared

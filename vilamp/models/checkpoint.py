@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +122,11 @@ LAYOUTS = {"llava_onevision": LLAVA_ONEVISION, "release": RELEASE}
 """The values of ``init.layout``."""
 
 
-class Checkpoint:
+class Init(ABC):  # noqa: B024  (what its kinds have in common is that `init` selects them)
+    """What the whole model starts from, where it is not the parts' own files."""
+
+
+class Checkpoint(Init):
     """One published checkpoint that the whole model starts from.
 
     Args:

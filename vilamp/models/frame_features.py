@@ -1,11 +1,9 @@
-"""What the model computes of a video whatever is asked about it: once for each question, or kept from the first one.
+"""What the vision tower says of a video, whatever is asked about it: computed each time, or kept from the first.
 
-Legend: N frames, n frames of a chunk, P patches, Dv vision width, Ds scorer width.
+Legend: N frames, n frames of a chunk, P patches, Dv vision width.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +62,3 @@ class KeptFeatures(FrameFeatures):
             self.room -= features.nbytes
             self._kept[start, stop] = features.cpu(), features.device
         return features
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A video that has been watched before a question is asked.
-
-    Attributes:
-        embeddings: float[N, Ds], what the scorer says of its frames.
-        features: what the vision tower says of them.
-    """
-
-    embeddings: Tensor
-    features: FrameFeatures

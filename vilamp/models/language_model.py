@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,12 +80,16 @@ class LanguageModel(nn.Module):
         """Hub id or local folder of the tokenizer whose ids this model reads."""
         if gradient_checkpointing:
             self.lm.activation_checkpointing_enable({"use_reentrant": False})
-        layers = [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
-        self._checkpointed_layers = layers if gradient_checkpointing else []
+        self._checkpointed_layers = self.blocks if gradient_checkpointing else []
         self.dim: int = self.lm.config.hidden_size
         """D, the width of the language space."""
         self.context: int = self.lm.config.max_position_embeddings
         """The longest sequence, in tokens."""
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's layers, from the first to the last."""
+        return [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     def embed(self, ids: Tensor) -> Tensor:
         """int64[T] -> float[T, D]."""
@@ -125,6 +130,10 @@ class LanguageModel(nn.Module):
         finally:
             for layer, mode in zip(self._checkpointed_layers, modes, strict=True):
                 layer.training = mode
+
+    def save(self, folder: Path) -> None:
+        """Write it for ``AutoModelForCausalLM.from_pretrained``, without its tokenizer."""
+        self.lm.save_pretrained(folder)
 
     def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:
         """Greedy continuation of float[L, D] -> int64[up to max_new_tokens], without the end token."""

@@ -43,8 +43,14 @@ class FramePreprocessor(nn.Module):
             )
         settings = json.loads(Path(file).read_text())
         self.size = size
+        self.settings = settings
+        """What the file holds."""
         self.register_buffer("mean", torch.tensor(settings["image_mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings["image_std"]).view(1, 3, 1, 1), persistent=False)
+
+    def save(self, folder: Path) -> None:
+        """Write the same ``preprocessor_config.json`` into a folder."""
+        (folder / "preprocessor_config.json").write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8[n, H, W, 3] -> float[n, 3, size, size], normalised."""

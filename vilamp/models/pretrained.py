@@ -19,10 +19,10 @@ from vilamp.errors import ConfigError
 
 M = TypeVar("M")
 
-READABLE = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer*")
+READABLE = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer*", "vilamp.yaml")
 """The files of a repository that are fetched: configurations, weights and tokenizers, and nothing that is code."""
 
-_TRANSPORT: Any = HfHubHTTPError.__bases__[0]
+TRANSPORT: Any = HfHubHTTPError.__bases__[0]
 """What the hub's HTTP library raises where nobody answers, whichever library that is."""
 
 
@@ -67,7 +67,7 @@ def build_empty(model_class: type[M], path: str, setting: str, *, config: Any = 
     """
     with reading(path, setting):
         config = config or (getattr(model_class, "config_class", None) or AutoConfig).from_pretrained(path)
-    with init_empty_weights(include_buffers=False), _quiet():
+    with init_empty_weights(include_buffers=False), quiet():
         build: Any = getattr(model_class, "from_config", model_class)  # an Auto class chooses the class by the config
         model: M = build(config).eval()
         return model
@@ -89,9 +89,9 @@ def local_folder(path: str, setting: str) -> Path:
 def reading(path: str, setting: str) -> Iterator[None]:
     """Within this, what cannot be found, reached or read becomes a ConfigError that names the setting."""
     try:
-        with _quiet():
+        with quiet():
             yield
-    except (OSError, ValueError, SafetensorError, _TRANSPORT) as error:
+    except (OSError, ValueError, SafetensorError, TRANSPORT) as error:
         raise ConfigError(
             f"{setting}={path} cannot be found, reached or read; set {setting} to a local folder, or to the id of a "
             f"repository of the hub if it can be reached from here. The reason: {str(error).splitlines()[0]}"
@@ -99,7 +99,7 @@ def reading(path: str, setting: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and reports while loading: what matters of them is checked above, and becomes an error."""
     verbosity, bar, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.set_verbosity_error()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import xxhash
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPModel
@@ -30,10 +33,17 @@ class ClipScorer(nn.Module):
         self.clip = (load_pretrained if weights else build_empty)(CLIPModel, path, SETTING).requires_grad_(False)
         self.preprocess = FramePreprocessor(path, self.clip.config.vision_config.image_size, SETTING)
         self.chunk_size = chunk_size
+        self.tokenizer = path
+        """Hub id or local folder of the tokenizer whose ids this model reads."""
         self.dim: int = self.clip.config.projection_dim
         """Ds, the width of the shared space."""
         self.context: int = self.clip.config.text_config.max_position_embeddings
         """The longest query, in tokens."""
+
+    def save(self, folder: Path) -> None:
+        """Write it for ``CLIPModel.from_pretrained``, without its tokenizer."""
+        self.clip.save_pretrained(folder)
+        self.preprocess.save(folder)
 
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:
@@ -44,6 +54,21 @@ class ClipScorer(nn.Module):
                 for chunk in frames.split(self.chunk_size)
             ]
         return torch.cat(parts).float()
+
+    def digest(self) -> str:
+        """128 bits of XXH3 in hex over all that decides a frame's embedding: weights, architecture, preprocessing."""
+        config = self.clip.config.vision_config.to_dict()
+        architecture = {name: value for name, value in config.items() if name != "transformers_version"}
+        told = [f"{type(self).__module__}.{type(self).__qualname__}", architecture, self.preprocess.size]
+        digest = xxhash.xxh3_128(json.dumps(told, sort_keys=True, default=str).encode())
+        weights = {
+            **self.clip.vision_model.state_dict(),
+            **self.clip.visual_projection.state_dict(prefix="projection."),
+        }
+        for name, tensor in sorted({**weights, **dict(self.preprocess.named_buffers())}.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def _full_precision(self) -> torch.autocast:
         """Within this nothing is cast: which frames are selected must not depend on the run's precision."""

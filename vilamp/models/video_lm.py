@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
 from vilamp.models.anchors import PRECEDING, RULES
 from vilamp.models.checkpoint import Report
-from vilamp.models.frame_features import Watched
+from vilamp.models.frame_features import FrameFeatures
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
@@ -33,18 +34,23 @@ class Output:
     """What the model says about a batch of B questions.
 
     Attributes:
-        loss: scalar, mean cross entropy over the answer tokens of the batch; 0 without questions.
+        total: scalar, cross entropy summed over the answer tokens of the batch; 0 without questions.
         answer_tokens: how many there are.
         exact: bool[B], greedy decoding would give the answer to the letter.
         selections: for each question the frames that kept full precision; None for a text-only one.
         visual_tokens: for each question the length of its visual sequence.
     """
 
-    loss: Tensor
+    total: Tensor
     answer_tokens: int
     exact: Tensor
     selections: list[Selection | None]
     visual_tokens: list[int]
+
+    @property
+    def loss(self) -> Tensor:
+        """Scalar, mean cross entropy over the answer tokens of the batch; 0 without questions."""
+        return self.total / max(self.answer_tokens, 1)
 
 
 class VideoLM(nn.Module):
@@ -96,6 +102,8 @@ class VideoLM(nn.Module):
         self.num_keyframes = num_keyframes
         self.chunk_size = chunk_size
         self.anchor = anchor
+        self.embedding_cache: EmbeddingCache | None = None
+        """Keeps the embeddings of videos that come with a lookup of it."""
         self.init_report: Report | None = None
         """What became of the checkpoint that the model was filled from, None where there was none."""
 
@@ -109,7 +117,12 @@ class VideoLM(nn.Module):
         return frames + self.projector.tokens_per_video
 
     def forward(self, batch: Batch) -> Output:
-        """Loss and exact match for every question of a batch."""
+        """Loss and exact match for every question of a batch.
+
+        The loss depends on every weight that trains, whatever is in the batch, and every layer of the language model
+        runs once and hands on the gradient of its input: processes that train one model together meet in all of that,
+        in the same order.
+        """
         visuals, selections = self.see(batch)
         sequences, labels = [], []
         for question, visual in zip(batch.questions, visuals, strict=True):
@@ -117,11 +130,19 @@ class VideoLM(nn.Module):
             sequences.append(sequence)
             labels.append(label)
         lengths = [0 if visual is None else len(visual) for visual in visuals]
-        if not sequences:
-            zero = torch.zeros((), device=self.scorer.preprocess.mean.device)
-            return Output(zero, 0, torch.zeros(0, dtype=torch.bool), [], [])
+        if not sequences:  # all were skipped
+            sequences = [self.language_model.embed(torch.zeros(1, dtype=torch.int64))]
+            labels = [torch.full((1,), IGNORED)]
+        if all(video < 0 for video in batch.video_of):  # text alone would reach the language model only
+            sequences[0] = sequences[0] + self._zero_of_visual_parts()
         answers = self.language_model.answer_loss(sequences, labels)
-        return Output(answers.total / max(answers.tokens, 1), answers.tokens, answers.exact, selections, lengths)
+        exact = answers.exact[: len(batch.questions)]
+        return Output(answers.total, answers.tokens, exact, selections, lengths)
+
+    def _zero_of_visual_parts(self) -> Tensor | float:
+        """A zero that depends on every weight outside the language model that trains."""
+        parts = [part for part in self.children() if part is not self.language_model]
+        return sum((p.sum() * 0 for part in parts for p in part.parameters() if p.requires_grad), start=0.0)
 
     @torch.no_grad()
     def generate(self, batch: Batch, max_new_tokens: int, end: int) -> list[Tensor]:
@@ -135,13 +156,13 @@ class VideoLM(nn.Module):
         return answers
 
     def see(
-        self, batch: Batch, watched: Sequence[Watched] | None = None
+        self, batch: Batch, features: Sequence[FrameFeatures] | None = None
     ) -> tuple[list[Tensor | None], list[Selection | None]]:
         """The visual sequence float[V, D] and the selection for every question; None for a text-only one.
 
         Args:
             batch: videos and questions.
-            watched: what is known of each video already; None computes it.
+            features: of each video, where they may be known already; None computes them.
         """
         visuals: list[Tensor | None] = [None] * len(batch.questions)
         selections: list[Selection | None] = [None] * len(batch.questions)
@@ -151,25 +172,19 @@ class VideoLM(nn.Module):
             if not asked:
                 continue
             questions = [batch.questions[i] for i in asked]
-            known = watched[index] if watched is not None else None
-            picked, queries = self.select(video, questions, known.embeddings if known else None)
+            picked, queries = self.select(video, questions)
             views = [
                 View(selection.keyframes.cpu(), query, question.seed)
                 for selection, query, question in zip(picked, queries, questions, strict=True)
             ]
-            sequences = stream(known.features if known else video.frames, views)
+            sequences = stream(video.frames if features is None else features[index], views)
             for i, selection, sequence in zip(asked, picked, sequences, strict=True):
                 visuals[i], selections[i] = sequence, selection
         return visuals, selections
 
-    def select(
-        self, video: Video, questions: Sequence[EncodedQuestion], embeddings: Tensor | None = None
-    ) -> tuple[list[Selection], Tensor]:
-        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them.
-
-        ``embeddings`` float[N, Ds] are the scorer's of the frames, where they are known already.
-        """
-        frames = self.scorer.embed_frames(video.frames) if embeddings is None else embeddings  # [N, Ds]
+    def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
+        """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them."""
+        frames = self.embed(video)  # [N, Ds]
         raw = self.scorer.encode_queries([question.query_ids for question in questions])  # [Q, Ds]
         queries = F.normalize(raw, dim=-1)
         timestamps = video.timestamps.to(frames.device)
@@ -184,6 +199,16 @@ class VideoLM(nn.Module):
             for query, question in zip(queries, questions, strict=True)
         ]
         return selections, queries if self.merger.unit_query else raw
+
+    def embed(self, video: Video) -> Tensor:
+        """float[N, Ds], the embeddings of a video's frames: those that it brings, else the scorer's, which are kept."""
+        lookup = video.lookup
+        if lookup is not None and lookup.embeddings is not None:
+            return lookup.embeddings.to(self.scorer.preprocess.mean.device)
+        embeddings = self.scorer.embed_frames(video.frames)
+        if lookup is not None and self.embedding_cache is not None:
+            self.embedding_cache.store(lookup.key, embeddings, video.timestamps)
+        return embeddings
 
     def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Put the visual sequence where the marker stands.

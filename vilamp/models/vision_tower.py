@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,6 +61,17 @@ class SiglipTower(nn.Module):
         """Dv, the width of a patch feature."""
         self.grid: int = config.image_size // config.patch_size
         """Patches along one side of a frame: P = grid * grid."""
+
+    def save(self, folder: Path) -> None:
+        """Write the layers that are read for ``SiglipVisionModel.from_pretrained``; its ``hidden_layer`` is then -1."""
+        own = self.siglip.post_layernorm
+        # Transformers wants one in the file; nothing reads it.
+        self.siglip.post_layernorm = nn.LayerNorm(self.dim)
+        try:
+            self.siglip.save_pretrained(folder)
+        finally:
+            self.siglip.post_layernorm = own
+        self.preprocess.save(folder)
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8[n, H, W, 3] -> float[n, P, Dv], row by row from the top left."""

@@ -18,11 +18,13 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from vilamp.data.order import Position, question_seed
-from vilamp.errors import ConfigError
+from vilamp.errors import ConfigError, Preempted
+from vilamp.training.preemption import Preemption
 from vilamp.training.ranks import gather
-from vilamp.training.restart import random_states, restore_random_states, set_counters
+from vilamp.training.restart import random_states, restore_random_states, set_counters, validate_after
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 UNFINISHED = "unfinished.tmp"
@@ -126,8 +128,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path, inherits: bool = False) -> None:
         super().__init__(
-            folder, filename=Path(BEST).stem, monitor="val/accuracy", mode="max", enable_version_counter=False
-        )
+            folder, filename=Path(BEST).stem, monitor="val/accuracy", mode="max", enable_version_counter=False,
+            save_on_train_epoch_end=False,  # but with the validation, which may be made up for at another time
+        )  # fmt: skip
         self.inherits = inherits
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -143,11 +146,13 @@ class LastCheckpoint(Checkpoint):
     """Writes ``last.ckpt``, and adds to every checkpoint what going on needs; going on, it restores that.
 
     It writes before the first batch after every ``every_n_steps`` optimiser steps, when the validation and the logs of
-    that step are done, and at the end of every epoch and of the run.
+    that step are done, and at the end of every epoch and of the run.  After SIGTERM it writes before the next batch and
+    ends the run; a validation that was under way is made up for by the run that goes on.
 
     Args:
         folder: of the checkpoints.
         every_n_steps: None writes at the ends only.
+        preemption: hears of SIGTERM.
         keeps_best: whether the best checkpoint of the run that goes on is there; else its validations but the first,
             which came before training, are forgotten.
 
@@ -155,14 +160,18 @@ class LastCheckpoint(Checkpoint):
         ConfigError: ``every_n_steps`` is not positive.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int | None, keeps_best: bool = False) -> None:
+    def __init__(
+        self, folder: Path, every_n_steps: int | None, preemption: Preemption, keeps_best: bool = False
+    ) -> None:
         if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
             raise ConfigError(
                 f"checkpoint.every_n_steps must be a whole number of at least 1, or null, got {every_n_steps!r}"
             )
         self.file = folder / LAST
         self.every_n_steps = every_n_steps
+        self.preemption = preemption
         self.keeps_best = keeps_best
+        self.validation_due = False
         self.saved = self.step = self.batches = 0
         self.position = Position()
         self.random = random_states()
@@ -175,6 +184,9 @@ class LastCheckpoint(Checkpoint):
             restore_random_states(self.restored, trainer.global_rank, trainer.world_size, seed)
         # Else Lightning takes every run with trainer.max_steps for one that goes on in the middle of an epoch.
         trainer.fit_loop.epoch_loop.restarting = trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
+        if self.validation_due:
+            validate_after(trainer, self.step)
+            self.validation_due = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -189,9 +201,22 @@ class LastCheckpoint(Checkpoint):
         self.random = random_states()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save what the step before made."""
+        """Save what the step before made, and end the run where it is to."""
+        if self.preemption.of_any(trainer):
+            self._save(trainer)
+            raise Preempted
         if self.every_n_steps is not None and self.step % self.every_n_steps == 0:
             self._save(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """End the run where it is to."""
+        if self.preemption.of_any(trainer):
+            if trainer.state.fn == TrainerFn.FITTING:
+                self.validation_due = True
+                self._save(trainer)
+            raise Preempted
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
@@ -218,6 +243,7 @@ class LastCheckpoint(Checkpoint):
             "data": trainer.datamodule.digests(),
             "random": gather(self.random),
             "history": pl_module.history,
+            "validation_due": self.validation_due,
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -239,6 +265,7 @@ class LastCheckpoint(Checkpoint):
         self.batches = stored["batches"]
         self.position = data.start = Position(*stored["position"])
         self.restored = stored["random"]
+        self.validation_due = stored.get("validation_due", False)
         set_counters(
             checkpoint["loops"]["fit_loop"],
             self.position.epoch,

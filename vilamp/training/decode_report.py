@@ -1,24 +1,37 @@
-"""Tells who decoded the videos, and how many frames are missing of them."""
+"""Tells who decoded the videos, how many frames are missing of them, and whose embeddings were kept."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from vilamp.embedding_cache import SETTING, EmbeddingCache
 from vilamp.samples import Batch
 from vilamp.training.ranks import gather
+
+log = logging.getLogger(__name__)
+
+OUTCOMES = ("hits", "misses", "rebuilt", "unstored")
 
 
 class DecodeReport(Callback):
     """Counts videos as ``data/decoded_by/<decoder>``, and frames that stand in for undecodable ones as ``data/gaps``.
 
-    A video counts every time that it is decoded.  What other ranks decoded is added when a validation or an epoch ends,
-    where all ranks meet.
+    With an embedding cache also ``cache/hits``, ``cache/misses`` and ``cache/rebuilt`` (an entry was there that cannot
+    be used, of which the first is told), and ``cache/unstored``, embeddings that could not be kept.
+
+    A video counts every time that it is read.  What other ranks read is added when a validation or an epoch ends, where
+    all ranks meet.
+
+    Args:
+        cache: that of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: EmbeddingCache | None = None) -> None:
+        self.cache = cache
         self.own: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
 
@@ -28,6 +41,14 @@ class DecodeReport(Callback):
             self.own["data/gaps"] += video.gaps
             if video.decoder:
                 self.own[f"data/decoded_by/{video.decoder}"] += 1
+            if video.lookup is not None:
+                self.own[f"cache/{video.lookup.outcome}"] += 1
+                if video.lookup.problem and self.own["cache/rebuilt"] == 1:
+                    log.warning(
+                        "%s: an entry is made anew, cache/rebuilt counts more: %s", SETTING, video.lookup.problem
+                    )
+        if self.cache is not None:
+            self.own["cache/unstored"] = self.cache.unstored
 
     def share(self) -> None:
         """Add up what all ranks decoded, which must all call this."""
@@ -36,7 +57,8 @@ class DecodeReport(Callback):
 
     def measure(self) -> dict[str, float]:
         """The counts up to now, under the names that they are logged by."""
-        names = sorted({"data/gaps", *self.own, *self.others})
+        always = {"data/gaps"} | ({f"cache/{name}" for name in OUTCOMES} if self.cache is not None else set())
+        names = sorted({*always, *self.own, *self.others})
         return {name: float(self.own[name] + self.others[name]) for name in names}
 
     def on_train_batch_end(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,42 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["offline", "online", "disabled"]
 MODES = get_args(Mode)
+
+
+class PatientWandbLogger(WandbLogger):
+    """W&B's logger, which can end without ending the run: that is said once, and from then on it takes nothing.
+
+    W&B has a process of its own, which can be killed.  A network that fails is no such end: that process keeps what it
+    could not send.
+    """
+
+    gone = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """As the class above, unless it is gone."""
+        self.attempt(super().log_metrics, metrics, step)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """As the class above, unless it is gone."""
+        self.attempt(super().log_image, key, images, step, **kwargs)
+
+    def attempt(self, action: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Do something that needs W&B's process."""
+        import wandb
+
+        if self.gone:
+            return
+        try:
+            action(*args, **kwargs)
+        except (ConnectionError, wandb.Error) as error:
+            self.gone = True
+            log.warning(
+                "W&B's process has ended (%s: %s). The run goes on, and metrics.csv has every step; `wandb sync %s` "
+                "sends what W&B had until now",
+                type(error).__name__, error, self.experiment.settings.sync_dir,
+            )  # fmt: skip
+            with suppress(ConnectionError):
+                wandb.teardown()  # else it fails when the program ends, with a traceback
 
 
 @contextmanager
@@ -45,7 +81,7 @@ def open_loggers(
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
     loggers: list[Logger] = [_csv_logger(folder, steps_behind)]
     if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
-        loggers.append(WandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
+        loggers.append(PatientWandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
         ended_well: list[bool] = []
         for logger in loggers:
@@ -99,11 +135,11 @@ def _finish(logger: Logger, ended_well: list[bool], timeout: float) -> None:
     """Write what is not written yet; ``ended_well`` is empty where the run failed."""
     failed = not ended_well
     logger.finalize("failed" if failed else "success")
-    if not isinstance(logger, WandbLogger):
+    if not isinstance(logger, PatientWandbLogger):
         return
     folder = logger.experiment.settings.sync_dir
     try:
-        logger.experiment.finish(exit_code=int(failed))
+        logger.attempt(logger.experiment.finish, exit_code=int(failed))
     except TimeoutError:
         log.warning(
             "W&B did not take everything within logger.timeout=%g seconds; `wandb sync %s` sends the rest",

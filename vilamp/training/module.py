@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
-from vilamp.errors import ConfigError
+from vilamp.errors import ConfigError, DivergedError
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.video_lm import Output, VideoLM
 from vilamp.samples import Batch
 from vilamp.training.metrics import QuestionMetrics
 from vilamp.training.optim import PartwiseAdamW
+from vilamp.training.ranks import gather
 from vilamp.training.restart import total_steps
+from vilamp.training.sharding import FullyShard, shard, whole
+from vilamp.training.window import Sums, Window
+
+SHOWN = 8
+"""Of the questions of a step that has no finite loss, so many are named."""
 
 
 class VideoQA(LightningModule):
@@ -34,26 +45,73 @@ class VideoQA(LightningModule):
         self.validation = QuestionMetrics()
         self.history: list[dict[str, float]] = []
         """The validation metrics of every validation so far, in order, with the step."""
+        self.window = Window()
         self.steps_behind = 0
         """Of the optimiser, in the checkpoint that training goes on from."""
         optim.freeze(model)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Mean loss per answer token."""
-        output: Output = self.model(batch)
-        if not batch.questions:  # all were skipped
-            return self._touch(output.loss, list(self.model.children()))
-        self.log("train/loss", output.loss, prog_bar=True, batch_size=output.answer_tokens)
-        accuracy = output.exact.float().mean()
-        self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch.questions))
-        if all(video < 0 for video in batch.video_of):  # text alone reaches the language model only
-            return self._touch(output.loss, [p for p in self.model.children() if p is not self.model.language_model])
-        return output.loss
+    def configure_model(self) -> None:
+        """Spread the model over the processes where the strategy is to, whatever is called first: fit or validate."""
+        strategy = self.trainer.strategy
+        batches = self.trainer.accumulate_grad_batches
+        if strategy.handles_gradient_accumulation and batches > 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={batches} would give each batch one weight under DeepSpeed, however "
+                "many answer tokens it has; set 1, or take trainer=ddp or fsdp"
+            )
+        if isinstance(strategy, FullyShard):
+            mixed = self.trainer.precision == "bf16-mixed"
+            shard(self.model, strategy.mesh, torch.bfloat16 if mixed else None)
 
-    @staticmethod
-    def _touch(loss: Tensor, parts: list[nn.Module]) -> Tensor:
-        """The loss plus a zero that depends on every weight of the parts: ranks wait for each other's gradients."""
-        return sum((p.sum() * 0 for part in parts for p in part.parameters() if p.requires_grad), start=loss)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Cross entropy summed over the answer tokens, whose gradient :meth:`on_before_optimizer_step` scales.
+
+        DeepSpeed keeps gradients to itself: there the loss is scaled, since a step is one batch of each rank.
+        """
+        output: Output = self.model(batch)
+        self.window.add(batch, output)
+        if not self.trainer.strategy.handles_gradient_accumulation:
+            return output.total
+        tokens = self._over_ranks(output.total.new_tensor(output.answer_tokens))
+        return output.total * self.trainer.world_size / tokens.clamp(min=1)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Make the gradient that of the mean over the answer tokens of all ranks and accumulated batches, and log.
+
+        Only now it is known how many tokens there are.  Lightning clips after this.
+
+        Raises:
+            DivergedError: the loss or a gradient is not finite; on all ranks.
+        """
+        sums = self.window.close(self._over_ranks)
+        # The strategies average over the ranks, and Lightning over the batches.
+        scale = self.trainer.world_size * self.trainer.accumulate_grad_batches / max(sums.tokens, 1)
+        norms = {}
+        for name, part in self.model.named_children():
+            gradients = [p.grad for p in part.parameters() if p.grad is not None]
+            if gradients and not self.trainer.strategy.handles_gradient_accumulation:
+                torch._foreach_mul_(gradients, scale)
+                norms[f"grad_norm/{name}"] = whole(torch.nn.utils.get_total_norm(gradients)).item()
+        if not all(map(math.isfinite, [sums.total, *norms.values()])):
+            raise DivergedError(self._where(sums, norms))
+        self.window = Window()
+        self.log_dict(sums.figures, prog_bar=True)
+        self.log_dict(norms)
+
+    def _over_ranks(self, own: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(own, reduce_op="sum")
+
+    def _where(self, sums: Sums, norms: dict[str, float]) -> str:
+        """What is not finite, in which step, and which questions were asked in it."""
+        keys = sorted({key for of_rank in gather(self.window.suspects()) for key in of_rank})
+        values = {"loss": sums.total} | norms
+        wrong = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
+        more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        return (
+            f"training has diverged in step {self.global_step}: {wrong}, with the questions {', '.join(keys[:SHOWN])}"
+            f"{more}. This step was not made, and the checkpoints are from before it. Look at these samples; where "
+            "nothing is wrong with them, lower optim.lr or raise optim.warmup"
+        )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Count."""
@@ -82,7 +140,7 @@ class VideoQA(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only the weights that train, and add the configuration."""
-        trained = self._trained()
+        trained = self.trained_names()
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
         checkpoint["config"] = self.config
 
@@ -92,17 +150,33 @@ class VideoQA(LightningModule):
         Raises:
             ConfigError: names are missing or left over.
         """
-        trained, stored = self._trained(), set(checkpoint["state_dict"])
-        if trained != stored:
-            raise ConfigError(
-                f"the checkpoint does not fit the configuration: missing {sorted(trained - stored)[:5]}, "
-                f"left over {sorted(stored - trained)[:5]} (the first five of each); use the selector, merger, model "
-                "and optim.lr of its run"
-            )
+        stored = set(checkpoint["state_dict"])
+        self.require(stored, left_over=stored - self.trained_names())
         self.steps_behind = checkpoint["global_step"]
 
-    def _trained(self) -> set[str]:
+    def require(self, stored: set[str], left_over: Iterable[str] = ()) -> None:
+        """Refuse weights that are not those of a run with this configuration.
+
+        Args:
+            stored: names of what there is, in this module's state dict.
+            left_over: those among them that are too many.
+
+        Raises:
+            ConfigError: some that train are missing, or there are some too many.
+        """
+        missing, left = sorted(self.trained_names() - stored), sorted(left_over)
+        if missing or left:
+            raise ConfigError(
+                f"the checkpoint does not fit the configuration: missing {missing[:5]}, left over {left[:5]} (the "
+                "first five of each); use the selector, merger, model and optim.lr of its run"
+            )
+
+    def trained_names(self) -> set[str]:
         """Names in the state dict (buffers too) of what trains; of a part with adapters, only these."""
-        prefixes = tuple(f"model.{part}." for part, rate in self.optim.lr.items() if rate is not None)
-        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return {name for name in self.state_dict() if name.startswith(prefixes)} - frozen
+        trained: set[str] = set()
+        for name, part in self.model.named_children():
+            if self.optim.lr[name] is not None:
+                frozen = {key for key, p in part.named_parameters(remove_duplicate=False) if not p.requires_grad}
+                held = adapter_parameters(part) or set(part.state_dict()) - frozen
+                trained |= {f"model.{name}.{key}" for key in held}
+        return trained

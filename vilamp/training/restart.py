@@ -95,3 +95,14 @@ def total_steps(trainer: Trainer, steps: int) -> int | float:
     in_epoch = -(-trainer.num_training_batches // accumulate)
     ahead = (trainer.max_epochs - data.start.epoch) * in_epoch - data.train_batches().done // accumulate
     return min(steps + ahead, trainer.max_steps) if trainer.max_steps != -1 else steps + ahead
+
+
+def validate_after(trainer: Trainer, steps: int) -> None:
+    """Make up for a validation, between two batches of training, as if the last of so many steps had just ended."""
+    epoch_loop = trainer.fit_loop.epoch_loop
+    counted = epoch_loop._batches_that_stepped
+    epoch_loop._batches_that_stepped = steps - 1  # which the figures are logged with
+    trainer.validating = True
+    epoch_loop.val_loop.run()
+    trainer.training = True
+    epoch_loop._batches_that_stepped = counted

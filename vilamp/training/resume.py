@@ -28,6 +28,8 @@ FREE = frozenset(
         "decoder", "data.decode_timeout", "data.decode_memory", "data.max_skip_rate",
         # Where the shards are: what is in them is compared when they are read.
         "data.train", "data.val", "data.allow_pipe", "data.cache_dir",
+        # The same embeddings, computed or read.
+        "data.embedding_cache",
     }
 )  # fmt: skip
 """Settings, or groups of them, that may differ from those of the checkpoint."""
@@ -72,6 +74,11 @@ def find_start(resume: str | None, folder: Path, config: dict[str, Any]) -> Star
     checkpoint = read_checkpoint(path, "resume")
     if CONTINUATION not in checkpoint:
         raise ConfigError(f"resume={path} was written by a version that could not go on in the middle of an epoch")
+    if checkpoint.get("optimizer_states") == []:
+        raise ConfigError(
+            f"resume={path} holds no state of the optimiser, which trainer=deepspeed cannot save; begin anew with "
+            "resume=null, or with another trainer, whose runs can go on"
+        )
     differing = list(differences(checkpoint["config"], config))
     if differing:
         raise ConfigError(

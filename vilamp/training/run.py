@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,22 +22,26 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
-from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Report
+from vilamp.models.lora import adapter_parameters
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
-from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles, read_checkpoint
+from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles
 from vilamp.training.console import without_remarks
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
 from vilamp.training.loggers import log_picture, open_loggers
 from vilamp.training.module import VideoQA
-from vilamp.training.ranks import first_rank
+from vilamp.training.parts import parts_table, trained_share, what_trains
+from vilamp.training.preemption import Preemption
+from vilamp.training.ranks import first_rank, told_losses
 from vilamp.training.resume import find_start
+from vilamp.training.sharding import FullyShard, load_weights
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
+from vilamp.training.trained import Trained, read_trained, write_adapter
 
 MAX_ANSWER_TOKENS = 32
 READ_VARIANT = {"selector", "merger", "model"}
@@ -61,8 +66,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What training and evaluation both need, before anything runs."""
+class Parts:
+    """What training and evaluations need, before anything runs."""
 
     module: VideoQA
     data: VideoDataModule
@@ -92,31 +97,43 @@ def train(cfg: DictConfig) -> Run:
         DataError: the data cannot be used at all.
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
+        Preempted: SIGTERM; after a checkpoint of the last step.
+        LostRankError: another process of the run has ended.
     """
     parts = _prepare(cfg)
     parts.data.require("train")
-    checkpoints = parts.folder / "checkpoints"
-    with _told(parts), without_remarks(), ExitStack() as open_until_the_end:
+    trained = what_trains(parts.module.model, parts.module.optim)
+    if first_rank():
+        Console().print(parts_table(trained))
+    checkpoints, preemption = parts.folder / "checkpoints", Preemption()
+    stops = preemption.heeded(partial(_remains, parts))
+    with _told(parts), stops, told_losses(), without_remarks(), ExitStack() as open_until_the_end:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
         if start.path is not None:
             parts.skips.read_back()
         loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
         best = BestCheckpoint(checkpoints, inherits=start.best)
-        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, keeps_best=start.best)
+        last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, preemption, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
         trainer = _trainer(cfg, parts, loggers, [parts.resources, *parts.watchers, RichProgressBar(), *saving])
-        if parts.data.validates and start.path is None:
-            trainer.validate(parts.module, parts.data, verbose=False)
-        trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
         history = parts.module.history
-        if parts.data.validates and history[-1]["step"] < trainer.global_step and len(history) == 1:
-            # It ended before its first validation (trainer.max_steps): these weights are the only ones that trained.
-            trainer.validate(parts.module, parts.data, verbose=False)
+        with preemption.deferred(trainer):
+            if parts.data.validates and start.path is None:
+                trainer.validate(parts.module, parts.data, verbose=False)
+            trainer.fit(parts.module, parts.data, ckpt_path=start.path, weights_only=True)
+            # It ended before its first validation (trainer.max_steps): these are the only weights that trained.
+            late = parts.data.validates and len(history) == 1 and history[0]["step"] < trainer.global_step
+            if late:
+                trainer.validate(parts.module, parts.data, verbose=False)
+        if late:
             trainer.save_checkpoint(checkpoints / BEST)
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
-        return _finish(parts, trainer, loggers, _of_training(parts.module.history) | parts.resources.measure())
+            load_weights(parts.module, checkpoint["state_dict"])
+        if adapter_parameters(parts.module.model.language_model):
+            write_adapter(parts.module.model, parts.module.trained_names(), parts.module.config, parts.folder)
+        figures = _of_training(parts.module.history) | parts.resources.measure()
+        return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})
 
 
 def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
@@ -140,29 +157,27 @@ def evaluate(cfg: DictConfig) -> Run:
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
     """
-    checkpoint = read_checkpoint(Path(str(cfg.checkpoint)), "checkpoint")
-    merged = configuration_of(cfg, checkpoint)
-    parts = _prepare(merged)
+    trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = configuration_of(cfg, trained)
+    parts = restore(merged, trained)
     parts.data.require("val")
-    parts.module.on_load_checkpoint(checkpoint)
-    parts.module.load_state_dict(checkpoint["state_dict"], strict=False)
     with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
 
 
-def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
-    """The configuration of an evaluation: that of the checkpoint's run, and what is named in place of it.
+def configuration_of(cfg: DictConfig, trained: Trained) -> DictConfig:
+    """The configuration of an evaluation: that of the run, and what is named in place of it.
 
     Args:
-        cfg: as composed from ``conf/evaluate.yaml``, or another of its kind.
-        checkpoint: as read.
+        cfg: as composed from ``conf/evaluate.yaml``.
+        trained: what the run left.
 
     Raises:
         ConfigError: a variant that nothing follows.
     """
-    merged = _configuration(checkpoint["config"])
+    merged = trained.configuration()
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     named = {key: value for key, value in unresolved.items() if value is not None}
@@ -173,28 +188,32 @@ def configuration_of(cfg: DictConfig, checkpoint: dict[str, Any]) -> DictConfig:
             "the one that is to follow the variant as well, for instance selector=differential"
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
-    named["paths"] = {**checkpoint["config"]["paths"], **named["paths"]}
-    of_data = {key: named.pop(key) for key in ("fps", "max_frames") if key in named}
+    named["paths"] = {**trained.config["paths"], **named["paths"]}
+    of_data = {key: named.pop(key) for key in ("fps", "max_frames", "embedding_cache") if key in named}
     for key, value in named.items():
         merged[key] = value
     for key, value in of_data.items():
         merged.data[key] = value
-    merged.data.train = None  # the shards of training need not be where evaluation runs
+    merged.data.train, merged.data.mix = None, None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
     return merged
 
 
-def _configuration(stored: dict[str, Any]) -> DictConfig:
-    """The configuration of a checkpoint; one from before there were variants did as the paper says."""
-    config = OmegaConf.create(stored)
-    if "variant" not in config:
-        config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
-        config.model.anchor = config.variant.anchor
-    return config
+def restore(cfg: DictConfig, trained: Trained) -> Parts:
+    """The objects of a run with the weights that it left.
+
+    Raises:
+        ConfigError: the weights do not fit the configuration.
+    """
+    parts = _prepare(cfg)
+    filled = trained.fill(parts.module.model).filled
+    if not trained.whole:  # else what trained is in the parts' own files, too
+        parts.module.require({f"model.{name}" for name in filled})
+    return parts
 
 
-def _prepare(cfg: DictConfig) -> _Parts:
+def _prepare(cfg: DictConfig) -> Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
@@ -209,13 +228,15 @@ def _prepare(cfg: DictConfig) -> _Parts:
     encode = build_encoder(cfg, model)
     module = VideoQA(model, build_optim(cfg), portable(cfg))
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
-    return _Parts(
+    data = build_data(cfg, encode, model.scorer)
+    model.embedding_cache = data.embeddings
+    return Parts(
         module=module,
-        data=build_data(cfg, encode),
+        data=data,
         encode=encode,
         resources=ResourceMonitor(),
         skips=SkipReport(folder),
-        decoding=DecodeReport(),
+        decoding=DecodeReport(data.embeddings),
         folder=folder,
     )
 
@@ -229,26 +250,26 @@ def _tell(report: Report, path: str, folder: Path) -> None:
     )
 
 
+def _remains(parts: Parts) -> str:
+    last = parts.folder / "checkpoints" / LAST
+    what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
+    return f"{what}, what was logged is in {parts.folder}"
+
+
 @contextmanager
-def _told(parts: _Parts) -> Iterator[None]:
+def _told(parts: Parts) -> Iterator[None]:
     """Within this, Ctrl-C and what the disk refuses end in one message."""
-
-    def remains() -> str:
-        last = parts.folder / "checkpoints" / LAST
-        what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
-        return f"{what}, what was logged is in {parts.folder}"
-
     data = Path(parts.module.config["paths"]["data_dir"])
-    with told_interrupts(remains), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
+    with told_interrupts(partial(_remains, parts)), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
         yield
 
 
-def _loggers(cfg: DictConfig, parts: _Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+def _loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
     node = cfg.logger
     return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
 
-def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
+def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     return build_object(
         cfg.trainer,
         Trainer,
@@ -263,13 +284,14 @@ def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: l
     )
 
 
-def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
+def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
-    if trainer.is_global_zero:
+    first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
+    picture = _draw(parts, first) if first or spread else None  # a model that is spread needs all of its processes
+    if first:
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        picture = _draw(parts)
         table = Table("metric", "value", title=f"{parts.folder}")
         for name, value in metrics.items():
             table.add_row(name, f"{value:.4g}")
@@ -280,10 +302,10 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
 
 
 @torch.no_grad()
-def _draw(parts: _Parts) -> Path | None:
-    """The timeline of the first validation question about a video; None where there is none."""
+def _draw(parts: Parts, writes: bool) -> Path | None:
+    """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
     model = parts.module.model.eval()
-    for batch in cast(Iterable[Batch], parts.data.val_dataloader()):
+    for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):
         asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
         if not asked:
             continue
@@ -294,6 +316,7 @@ def _draw(parts: _Parts) -> Path | None:
         file = parts.folder / "timeline.png"
         selection = output.selections[0]
         assert selection is not None
-        draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
+        if writes:
+            draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
         return file
     return None

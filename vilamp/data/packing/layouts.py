@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vilamp.data.annotations import parse_spans
 from vilamp.data.index_file import LeftOut
 from vilamp.data.packing.choices import OPTION_NAMES, RowError, pick_option, read_options, with_options
 from vilamp.data.packing.records import SUFFIXES, Record, read_records
 from vilamp.errors import DataError
+from vilamp.samples import SkipSample
 
 CONVERSATIONS, QA, LLAVA_VIDEO = "conversations", "qa", "llava-video-178k"
 FORMATS = (CONVERSATIONS, QA, LLAVA_VIDEO)
@@ -27,6 +29,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "query": ("query",),
     "kind": ("kind", "type", "question_type", "task_type", "category"),
     "id": ("id", "qid", "question_id"),
+    "evidence": ("evidence",),
 }
 """What is read -> the columns in which it is looked for, in this order."""
 
@@ -224,4 +227,14 @@ class _Reader:
             value = self.get(fields, name)
             if value is not None:
                 asked[name] = value if isinstance(value, str | int) else json.dumps(value)
-        return asked
+        evidence = self._evidence(fields)
+        return {**asked, "evidence": evidence} if evidence else asked
+
+    def _evidence(self, fields: dict[str, Any]) -> list[list[float]]:
+        """The spans of a row, as JSON in one cell of a table too."""
+        value = self.get(fields, "evidence")
+        try:
+            spans = parse_spans(json.loads(value) if isinstance(value, str) else value, "evidence")
+        except (SkipSample, ValueError, RecursionError) as error:
+            raise RowError("bad_evidence", str(error), self._video(fields)) from error
+        return [list(span) for span in spans]

@@ -1,0 +1,232 @@
+"""What a run trained, in each form that it is kept in: a checkpoint, adapters with their connector, a whole model.
+
+========================  ==============================================================================================
+a checkpoint              a file, ``RUN/checkpoints/best.ckpt``: what trained, and the configuration
+a run's folder            its ``best.ckpt``, or ``last.ckpt`` where nothing validated
+adapters                  ``RUN/adapter/``, in PEFT's format, with the configuration in ``vilamp.yaml``; beside it
+                          ``connector.safetensors``, with merger, projector and whatever else trained
+a whole model             what ``vilamp export`` wrote: a folder for each large part, ``connector.safetensors`` and
+                          ``vilamp.yaml``
+========================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vilamp.errors import ConfigError
+from vilamp.locations import conf_dir
+from vilamp.models.checkpoint import Init, Report
+from vilamp.models.lora import adapter_parameters, adapter_tensors, load_adapter
+from vilamp.models.pretrained import local_folder
+from vilamp.models.video_lm import VideoLM
+from vilamp.training.checkpoints import BEST, LAST, read_checkpoint, write_whole
+from vilamp.training.ranks import first_rank
+from vilamp.training.sharding import whole
+
+ADAPTER, CONNECTOR, SETTINGS = "adapter", "connector.safetensors", "vilamp.yaml"
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONNECTING = ("selector", "merger", "projector")
+"""The parts between scorer, tower and language model; all of their weights are in the connector's file."""
+FOLDERS = ("scorer", "vision_tower", "language_model")
+"""The parts that have a folder each in an exported model."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run trained.
+
+    Attributes:
+        source: the file or folder that was read.
+        config: the run's configuration in plain containers.
+        weights: name of a parameter of :class:`~vilamp.models.video_lm.VideoLM` -> weight.
+        adapter: the adapters under PEFT's names, where they do not stand among ``weights``.
+        whole: nothing but these weights and the paths of ``config`` is needed.
+    """
+
+    source: Path
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    adapter: dict[str, Tensor] | None = None
+    whole: bool = False
+
+    def configuration(self) -> DictConfig:
+        """The run's configuration; one from before there were variants did as the paper says."""
+        config = OmegaConf.create(self.config)
+        if "variant" not in config:
+            config.variant = OmegaConf.load(conf_dir() / "variant" / "paper.yaml")
+            config.model.anchor = config.variant.anchor
+        return config
+
+    def fill(self, model: VideoLM) -> Report:
+        """Put the weights into a model that has the parts and the adapters of the run.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        state = model.state_dict()
+        lost = sorted(set(self.weights) - set(state))
+        resized = [n for n, weight in self.weights.items() if n in state and state[n].shape != weight.shape]
+        if lost or resized:
+            raise ConfigError(
+                f"{self.source} does not fit the model: {(lost or resized)[:5]} ({len(lost)} that it lacks, "
+                f"{len(resized)} of another size); use the selector, merger and model of its run, and their settings"
+            )
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if name in self.weights:  # what was trained in float32 is not rounded to what the frozen file had
+                parameter.data = parameter.data.to(self.weights[name].dtype)
+        model.load_state_dict(self.weights, strict=False)
+        filled = {name: name for name in self.weights}
+        if self.adapter is not None:
+            load_adapter(model.language_model, self.adapter, str(self.source))
+            adapters = adapter_parameters(model.language_model)
+            filled |= {f"language_model.{name}": PEFT_WEIGHTS for name in adapters}
+        return Report(filled, kept=sorted(set(state) - set(filled)))
+
+
+class FromRun(Init):
+    """``init=run``: everything is as a run left it.
+
+    Args:
+        path: any form that :func:`read_trained` knows.
+
+    Raises:
+        ConfigError: nothing readable there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.trained = read_trained(path, "init.path")
+        self.language_model_path = (
+            self.trained.config["model"]["language_model"]["path"] if self.trained.whole else path
+        )
+        """What holds the language model as the run left it: a folder of Transformers, or else the run."""
+
+
+def read_trained(path: str, setting: str) -> Trained:
+    """Read what a run trained.
+
+    Args:
+        path: one of the forms of this module's table; a whole model may also be a repository of the hub.
+        setting: that named it, for messages.
+
+    Raises:
+        ConfigError: there is no such thing, it is damaged, or something of it is missing.
+    """
+    folder = Path(path)
+    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", path) and folder.suffix != ".ckpt":
+        folder = local_folder(path, setting)
+    if (folder / PEFT_CONFIG).is_file():
+        return _read_adapter(folder, setting)
+    if (folder / SETTINGS).is_file():
+        return _read_whole(folder, setting)
+    if folder.is_dir():
+        found = [file for name in (BEST, LAST) if (file := folder / "checkpoints" / name).is_file()]
+        if not found:
+            raise ConfigError(
+                f"{setting}={path} is neither a run's folder (with checkpoints/), nor one of adapters (with "
+                f"{PEFT_CONFIG}), nor what `vilamp export` wrote (with {SETTINGS})"
+            )
+        folder = found[0]
+    stored = read_checkpoint(folder, setting)
+    weights = {name.removeprefix("model."): weight for name, weight in stored["state_dict"].items()}
+    return Trained(folder, stored["config"], weights)
+
+
+def _read_adapter(folder: Path, setting: str) -> Trained:
+    config = _settings(folder, setting)
+    connector, adapter = folder.parent / CONNECTOR, folder / PEFT_WEIGHTS
+    return Trained(folder, config, _tensors(connector, setting), _tensors(adapter, setting))
+
+
+def _read_whole(folder: Path, setting: str) -> Trained:
+    config = _settings(folder, setting)
+    for part in FOLDERS:
+        config["model"][part]["path"] = str(folder.absolute() / part)
+    return Trained(folder, config, _tensors(folder / CONNECTOR, setting), whole=True)
+
+
+def _settings(folder: Path, setting: str) -> dict[str, Any]:
+    file = folder / SETTINGS
+    if not file.is_file():
+        raise ConfigError(f"{setting}={folder} lacks {SETTINGS}, in which a run keeps the settings of what it trained")
+    config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    if not isinstance(config, dict) or "model" not in config:
+        raise ConfigError(f"{setting}: {file} holds no settings of a run")
+    return {str(key): value for key, value in config.items()}
+
+
+def _tensors(file: Path, setting: str) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{setting}: {file} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def write_adapter(model: VideoLM, trained: set[str], config: dict[str, Any], folder: Path) -> None:
+    """Write ``adapter/`` and ``connector.safetensors`` into a run's folder; each is replaced as a whole.
+
+    Args:
+        model: with adapters; where it is spread over processes, all of them must call this.
+        trained: names of what trained, as in checkpoints.
+        config: of the run, as it goes into checkpoints.
+        folder: of the run; the first process writes.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    language_model = model.language_model
+    beside, adapters = connector(model, trained), adapter_tensors(language_model)
+    beside, adapters = ({name: whole(t) for name, t in tensors.items()} for tensors in (beside, adapters))
+    if not first_rank():
+        return
+
+    def fill(place: Path) -> None:
+        settings = copy(language_model.lm.peft_config["default"])
+        settings.inference_mode = True  # as PEFT itself writes it
+        settings.save_pretrained(place)
+        write_tensors(place / PEFT_WEIGHTS, adapters)
+        (place / SETTINGS).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+
+    # The connector first: adapters that are there always have one.
+    write_tensors(folder / CONNECTOR, beside)
+    replace_folder(folder / ADAPTER, fill)
+
+
+def connector(model: VideoLM, trained: Collection[str] = ()) -> dict[str, Tensor]:
+    """The weights of the connecting parts, and those outside the language model that trained (as in checkpoints)."""
+    return {
+        name: weight
+        for name, weight in model.state_dict().items()
+        if name.startswith(tuple(f"{part}." for part in CONNECTING))
+        or (f"model.{name}" in trained and not name.startswith("language_model."))
+    }
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file that has its name when it is whole."""
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata={"format": "pt"})
+    write_whole(file, lambda opened: opened.write(content))
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder that has its name when it is full; one that had the name before is removed after that."""
+    partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    fill(partial)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
