@@ -47,7 +47,7 @@ from vilamp.session import Session
 OPENED, FIRST, SECOND, LANGUAGE = "opened", "first", "second", "language model"
 QUESTIONS = ("what colour is the circle?", "where is the star?")
 SIZES, REPEATS, FPS = (600,), 3, 2
-LARGE_SIZES = (600, 10_000)
+LARGE_SIZES = (600,)
 QUICK_SIZES, QUICK_REPEATS = (40,), 1
 KEYFRAMES, TOKENS_PER_KEYFRAME, TEXT_TOKENS = 32, 196, 128
 ROOM = 2**40
