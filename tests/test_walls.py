@@ -18,17 +18,20 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "credentials", "errors", "locations", "disk"},
+    {"credentials", "errors", "locations", "disk"},
     {"probe", "video", "benchmark"},
     {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
     {"build", "training", "session", "memory", "benchmarks"},
-    {"evaluation"},
-    {"cli"},
+    {"evaluation", "demo"},
+    {"cli", "__init__"},
 ]
-"""From the ground up; a room imports from its own storey and those below, never from one above."""
+"""From the ground up; a room imports from its own storey and those below, never from one above.
+
+``__init__`` is the front door, which leads to ``session`` when somebody loads a model.
+"""
 
 STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 """Rooms that must not know each other: what passes between them is typed in interfaces.py and samples.py."""

@@ -28,6 +28,7 @@ __all__ = [
     "compose",
     "conf_dir",
     "explain",
+    "override",
     "register",
     "require_complete",
     "require_whole_numbers",
@@ -67,6 +68,20 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, return_hydra_con
         return _compose(config_name, overrides, return_hydra_config)
     except USER_ERRORS as error:
         raise explain(error, config_name, overrides) from error
+
+
+def override(key: str, value: Any) -> str:
+    """``key=value`` as it stands on the command line: a text, a number, a truth value, None, or a list of them."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str):
+        # Backslashes count only before a quote.
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def require_complete(cfg: DictConfig) -> None:

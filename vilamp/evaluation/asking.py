@@ -106,11 +106,8 @@ class Asker:
 
     def _fit(self, query: str) -> tuple[str, bool]:
         """A question as far as the scorer reads it, cut behind a word, and whether anything was cut off."""
-        words, cut = query.split(), False
-        while len(words) > 1 and len(self.encode.scorer_tokenizer(query).input_ids) > self.encode.max_query_tokens:
-            words.pop()
-            query, cut = " ".join(words), True
-        return query, cut
+        fitted = self.encode.fit_query(query)
+        return fitted, fitted != query
 
     def _ask(self, asked: Sequence[_Asked], video: Video | None) -> list[Answer]:
         encoded = [one.encoded for one in asked]

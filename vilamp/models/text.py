@@ -81,6 +81,14 @@ class PromptEncoder:
             seed=seed,
         )
 
+    def fit_query(self, query: str) -> str:
+        """As much of a query as the scorer reads, cut behind a word; a single word stays whole."""
+        words = query.split()
+        while len(words) > 1 and len(self.scorer_tokenizer(query).input_ids) > self.max_query_tokens:
+            words.pop()
+            query = " ".join(words)
+        return query
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
