@@ -18,8 +18,18 @@ from vilamp.errors import ConfigError
 CONF = conf_dir()
 OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
 MAINS = sorted(path.stem for path in CONF.glob("*.yaml"))
-EVALUATION = {group for item in OmegaConf.load(CONF / "evaluate.yaml").defaults if item != "_self_" for group in item}
+
+
+def _groups(name: str) -> set[str]:
+    return {group for item in OmegaConf.load(CONF / f"{name}.yaml").defaults if item != "_self_" for group in item}
+
+
+TRAINING, EVALUATION = _groups("train"), _groups("evaluate")
 SELECTABLE = [entry for entry in plugins.listing() if entry.group in plugins.GROUPS]
+
+
+def _main(group: str) -> str:
+    return "train" if group in TRAINING else "evaluate"
 
 
 def _id(path: Path) -> str:
@@ -35,7 +45,7 @@ def test_the_globs_find_what_ships() -> None:
 @pytest.mark.parametrize("name", MAINS)
 def test_every_main_configuration_composes(name: str) -> None:
     cfg = compose(name)
-    of_a_run = {"trainer", "logger", "seed"} if name != "memory" else set()  # which runs nothing
+    of_a_run = {"trainer", "logger", "seed"} if name not in ("memory", "ask") else set()  # which are no runs
     assert set(cfg) >= {"paths", "num_keyframes", *of_a_run}
 
 
@@ -47,9 +57,9 @@ def test_training_has_every_part_and_an_evaluation_takes_them_from_its_checkpoin
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=_id)
-def test_every_option_composes_into_the_training_configuration(option: Path) -> None:
+def test_every_option_composes_into_the_configuration_that_it_is_for(option: Path) -> None:
     group, name = option.parent.as_posix(), option.stem
-    cfg = compose("train", [f"{group}={name}"], return_hydra_config=True)
+    cfg = compose(_main(group), [f"{group}={name}"], return_hydra_config=True)
     assert cfg.hydra.runtime.choices[group] == name
 
 
@@ -60,7 +70,7 @@ def test_every_part_can_be_replaced_in_an_evaluation(option: Path) -> None:
 
 @pytest.mark.parametrize("entry", SELECTABLE, ids=lambda entry: f"{entry.group}={entry.name}")
 def test_a_yaml_registers_its_class_with_all_its_settings(entry: plugins.Entry) -> None:
-    node = compose("train", [f"{entry.group}={entry.name}"])[entry.group]
+    node = compose(_main(entry.group), [f"{entry.group}={entry.name}"])[entry.group]
     if node._target_ is None:
         pytest.fail(f"{entry.path} has no _target_")
     settings = [key for key in node if not key.startswith("_")]
@@ -139,6 +149,10 @@ def test_settings_without_a_value_are_told_by_name() -> None:
         require_complete(cfg)
     cfg.data.train = cfg.checkpoint = "here"
     require_complete(cfg)
+
+
+def test_what_an_evaluation_takes_from_the_run_of_its_checkpoint_is_not_missing() -> None:
+    require_complete(compose("evaluate", ["checkpoint=some.ckpt", "selector=differential", "benchmark=needle"]))
 
 
 @pytest.mark.parametrize("key", ["seed", "num_keyframes"])

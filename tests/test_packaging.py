@@ -103,7 +103,7 @@ def test_an_installed_wheel_lists_its_parts_from_anywhere(built: Built, tmp_path
     told = json.loads(built.python("-c", code, cwd=tmp_path))
     assert told["broken"] == []
     found = {(entry["group"], entry["name"]) for entry in told["entries"]}
-    groups = {"selector", "merger", "decoder"}
+    groups = {"selector", "merger", "decoder", "benchmark"}
     assert found == {(group, path.stem) for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")}
     assert {entry["origin"] for entry in told["entries"]} == {"built-in"}
 

@@ -18,17 +18,20 @@ MODULES = {
 }
 
 STOREYS = [
-    {"__init__", "credentials", "errors", "locations", "disk"},
-    {"probe", "video"},
+    {"credentials", "errors", "locations", "disk"},
+    {"probe", "video", "benchmark"},
     {"embedding_cache"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing"},
     {"selectors", "mergers", "decoders", "models", "data"},
-    {"build", "training", "session", "memory"},
-    {"evaluation"},
-    {"cli"},
+    {"build", "training", "session", "memory", "benchmarks"},
+    {"evaluation", "demo"},
+    {"cli", "__init__"},
 ]
-"""From the ground up; a room imports from its own storey and those below, never from one above."""
+"""From the ground up; a room imports from its own storey and those below, never from one above.
+
+``__init__`` is the front door, which leads to ``session`` when somebody loads a model.
+"""
 
 STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 """Rooms that must not know each other: what passes between them is typed in interfaces.py and samples.py."""
@@ -44,6 +47,8 @@ FORBIDDEN = {
     "data": {"hydra", "omegaconf"},
     "probe": {"torch", "hydra", "omegaconf", "lightning"},
     "video": {"torch", "hydra", "omegaconf", "lightning"},
+    "benchmark": {"torch", "hydra", "omegaconf", "lightning"},
+    "benchmarks": {"torch", "hydra", "omegaconf", "lightning", "transformers"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
     "credentials": {"torch", "hydra", "omegaconf", "lightning"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},
@@ -148,7 +153,7 @@ def test_folders_that_are_no_packages_are_never_imported() -> None:
 def test_plugins_import_only_what_is_public_to_them() -> None:
     files = list((ROOT / "plugins").glob("*/vilamp_*/**/*.py"))
     assert files
-    allowed = {"vilamp.interfaces", "vilamp.video", "vilamp.errors", "vilamp.testing"}
+    allowed = {"vilamp.interfaces", "vilamp.video", "vilamp.benchmark", "vilamp.errors", "vilamp.testing"}
     used = {".".join(name.split(".")[:2]) for path in files for name in _imports(path) if name.startswith("vilamp.")}
     assert used <= allowed
 

@@ -28,6 +28,7 @@ __all__ = [
     "compose",
     "conf_dir",
     "explain",
+    "override",
     "register",
     "require_complete",
     "require_whole_numbers",
@@ -69,9 +70,26 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, return_hydra_con
         raise explain(error, config_name, overrides) from error
 
 
+def override(key: str, value: Any) -> str:
+    """``key=value`` as it stands on the command line: a text, a number, a truth value, None, or a list of them."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str):
+        # Backslashes count only before a quote.
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def require_complete(cfg: DictConfig) -> None:
-    """Raise ConfigError naming every setting that has no value yet (``???``)."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    """Raise ConfigError naming every setting that has no value yet (``???``).
+
+    What a setting takes from another one is not looked up: an evaluation's part may take it from the checkpoint's run.
+    """
+    missing = sorted(key for key, value in _items(OmegaConf.to_container(cfg, resolve=False)) if value == "???")
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}; set it on the command line: {missing[0]}=...")
 
@@ -153,16 +171,16 @@ def _known_keys(config_name: str, overrides: Sequence[str], unknown: str) -> lis
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     sound = [o.input_line for o in parsed if not o.is_sweep_override() and o.key_or_group != unknown and o.input_line]
     try:
-        return list(_keys(OmegaConf.to_container(_compose(config_name, sound), resolve=False)))
+        return [key for key, _ in _items(OmegaConf.to_container(_compose(config_name, sound), resolve=False))]
     except USER_ERRORS:
         return []  # the message then goes without suggestions
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+def _items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _did_you_mean(name: str, options: Sequence[str]) -> str:

@@ -55,6 +55,8 @@ class Question:
         query: what the frames are searched for; the question itself unless the file says otherwise.
         kind: groups the questions in the metrics.
         evidence: spans of time in seconds in which the answer can be seen, where the file tells them.
+        system: the system's turn before the question; without it that turn is the chat template's own, if it has one.
+        prefill: how the answer begins; it is put into the answering turn, and ``answer`` goes on from there.
     """
 
     question: str
@@ -62,6 +64,8 @@ class Question:
     query: str
     kind: str = "other"
     evidence: tuple[tuple[float, float], ...] = ()
+    system: str = ""
+    prefill: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vilamp.mergers.none import NoneMerger
 from vilamp.mergers.random import RandomMerger
 from vilamp.mergers.uniform import UniformMerger
 from vilamp.models.anchors import BY_NUMBER, PRECEDING, RULES
+from vilamp.models.frame_features import KeptFeatures
 from vilamp.models.projector import Projector
 from vilamp.models.visual_stream import View, VisualStream, interleave
 
@@ -281,3 +282,17 @@ def test_interleave_is_temporal_order(data: st.DataObject) -> None:
         for position in range(per_keyframe if frame in keyframes else per_frame)
     ]
     torch.testing.assert_close(sequence.flatten(), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("room", [0, 2000, 10**6])
+@pytest.mark.parametrize("anchor", RULES)
+@pytest.mark.parametrize("name", [*MERGERS, "language"])
+@torch.no_grad()
+def test_kept_features_change_no_bit(name: str, anchor: str, room: int) -> None:
+    """Question after question on kept features gives what each gives on the frames."""
+    merger = LanguageSpaceMerger() if name == "language" else MERGERS[name]()
+    stream, frames = make_stream(merger, 4, anchor=anchor), make_video(23)
+    kept = KeptFeatures(stream.vision_tower, frames, room)
+    for asked in (view([2, 9, 10]), view([0, 22], seed=3), view([])):
+        assert torch.equal(stream(kept, [asked])[0], stream(frames, [asked])[0])
+    assert kept.num_kept == (23 if room == 10**6 else 0 if room == 0 else kept.num_kept)

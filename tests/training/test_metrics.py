@@ -65,6 +65,7 @@ def test_means_are_over_questions_not_over_batches() -> None:
         "accuracy": 0.5,
         "accuracy/colour": 2 / 3,
         "accuracy/shape": 0.0,
+        "questions": 4,
         "loss": 2.0,  # 6 answer tokens of loss 1 and 2 of loss 5
         "visual_tokens": 20.0,  # of questions about a video
     }

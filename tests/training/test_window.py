@@ -25,7 +25,13 @@ from vilamp.training.window import Sums, Window
 FULL = ["optim=paper"]  # at rates for small models rounding grows to 2e-5 within 50 steps
 LORA = ["lora=default", "lora.dropout=0", "lora.rank=4"]
 ACCUMULATED = ["trainer.accumulate_grad_batches=2"]
-STEPS = [5, pytest.param(50, marks=pytest.mark.soak)]
+SOAK = pytest.mark.soak
+STEPS = [
+    pytest.param(5, FULL, id="5 steps, full"),
+    pytest.param(5, LORA, id="5 steps, LoRA", marks=SOAK),  # the small sample of it is in test_sharding.py
+    pytest.param(50, FULL, id="50 steps, full", marks=SOAK),
+    pytest.param(50, LORA, id="50 steps, LoRA", marks=SOAK),
+]
 TOLERANCE = 1e-5
 """Of the loss of a step, relative."""
 
@@ -59,8 +65,7 @@ def losses(shards: Path, folder: Path, steps: int, ranks: int, batch: int, *more
         return [float(row["train/loss"]) for row in csv.DictReader(lines) if row["train/loss"]]
 
 
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("what", [FULL, LORA], ids=["full", "LoRA"])
+@pytest.mark.parametrize(("steps", "what"), STEPS)
 def test_two_ranks_and_accumulation_make_the_steps_of_one_process(
     shards: Path, tmp_path: Path, steps: int, what: list[str]
 ) -> None:

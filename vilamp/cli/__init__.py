@@ -14,8 +14,11 @@ from vilamp import __version__
 
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
-    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=..."),
+    "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=... benchmark=..."),
+    "compare": ("vilamp.cli.compare", "put runs and evaluations side by side: vilamp compare FOLDER FOLDER"),
     "export": ("vilamp.cli.export", "make a model that stands by itself: vilamp export outputs/DAY/TIME my-model"),
+    "ask": ("vilamp.cli.ask", 'ask a video: vilamp ask VIDEO "what colour is the circle?"'),
+    "demo": ("vilamp.cli.demo", "the same in a browser: vilamp demo"),
     "memory": ("vilamp.cli.memory", "predict the memory of a run: vilamp memory model=vilamp_7b mode=infer"),
     "pack": (
         "vilamp.cli.pack",

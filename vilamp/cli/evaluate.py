@@ -1,4 +1,4 @@
-"""``vilamp evaluate``: measure a checkpoint."""
+"""``vilamp evaluate``: measure a checkpoint on a validation set, or on a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from vilamp.cli import app
 
 def run(cfg: DictConfig) -> None:
     """Evaluate as the configuration says; torch is imported only now, so that ``--help`` is quick."""
-    from vilamp.training.run import evaluate
+    if cfg.benchmark is None:
+        from vilamp.training.run import evaluate
+    else:
+        from vilamp.evaluation.run import evaluate  # type: ignore[assignment]
 
     evaluate(cfg)
 

@@ -37,6 +37,19 @@ class AnswerLoss:
     exact: Tensor
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """What greedy decoding gives.
+
+    Attributes:
+        ids: int64[T], without the end token.
+        probability: that sampling would give just this, its end included where it ended by itself.
+    """
+
+    ids: Tensor
+    probability: float
+
+
 class LanguageModel(nn.Module):
     """A causal language model that reads embeddings and answers.
 
@@ -122,16 +135,25 @@ class LanguageModel(nn.Module):
         """Write it for ``AutoModelForCausalLM.from_pretrained``, without its tokenizer."""
         self.lm.save_pretrained(folder)
 
-    @torch.no_grad()
     def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:
         """Greedy continuation of float[L, D] -> int64[up to max_new_tokens], without the end token."""
+        return self.answer(sequence, max_new_tokens, end).ids
+
+    @torch.no_grad()
+    def answer(self, sequence: Tensor, max_new_tokens: int, end: int) -> Greedy:
+        """The same, and how sure the model is of it."""
         mask = torch.ones(1, len(sequence), dtype=torch.int64, device=sequence.device)
-        ids = self.lm.generate(
+        said = self.lm.generate(
             inputs_embeds=sequence[None],
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=end,
             pad_token_id=end,
-        )[0]
-        return ids[ids != end]
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        ids = said.sequences[0]
+        logits = torch.cat(said.logits).float()  # [T, vocabulary]
+        probability = logits.log_softmax(-1).gather(1, ids[:, None]).sum().exp()
+        return Greedy(ids[ids != end], float(probability))

@@ -38,11 +38,12 @@ class PromptEncoder:
                 f"the tokenizer of {language_model_path} has no chat template; set model.language_model.path"
             )
 
-    def render(self, question: str, has_video: bool) -> str:
-        """The prompt up to the point where the answer begins."""
+    def render(self, question: str, has_video: bool, system: str = "", prefill: str = "") -> str:
+        """The prompt up to the point where the answer begins, or goes on behind ``prefill``."""
         content = f"{PLACEHOLDER}\n{question}" if has_video else question
-        turns = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        turns = [{"role": "system", "content": system}] if system else []
+        turns.append({"role": "user", "content": content})
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + prefill
 
     def __call__(self, question: Question, key: str, has_video: bool, seed: int) -> EncodedQuestion:
         """Encode one question (the type is :data:`vilamp.samples.EncodeQuestion`).
@@ -53,7 +54,7 @@ class PromptEncoder:
         """
         if PLACEHOLDER in question.question:
             raise SkipSample("placeholder", f"the question holds {PLACEHOLDER}, which the prompt adds by itself")
-        prompt = self.render(question.question, has_video)
+        prompt = self.render(question.question, has_video, question.system, question.prefill)
         before, _, after = prompt.rpartition(PLACEHOLDER) if has_video else ("", "", prompt)
         prompt_ids = [*self._ids(before), VIDEO_TOKEN, *self._ids(after)] if has_video else self._ids(after)
         answer_ids = [*self._ids(question.answer), self.tokenizer.eos_token_id]
@@ -79,6 +80,14 @@ class PromptEncoder:
             labels=torch.tensor([IGNORED] * len(prompt_ids) + answer_ids),
             seed=seed,
         )
+
+    def fit_query(self, query: str) -> str:
+        """As much of a query as the scorer reads, cut behind a word; a single word stays whole."""
+        words = query.split()
+        while len(words) > 1 and len(self.scorer_tokenizer(query).input_ids) > self.max_query_tokens:
+            words.pop()
+            query = " ".join(words)
+        return query
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids

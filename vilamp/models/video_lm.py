@@ -14,6 +14,7 @@ from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, FrameSelector, Selection
 from vilamp.models.anchors import PRECEDING, RULES
 from vilamp.models.checkpoint import Report
+from vilamp.models.frame_features import FrameFeatures
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
@@ -154,8 +155,15 @@ class VideoLM(nn.Module):
             answers.append(self.language_model.generate(sequence, max_new_tokens, end))
         return answers
 
-    def see(self, batch: Batch) -> tuple[list[Tensor | None], list[Selection | None]]:
-        """The visual sequence float[V, D] and the selection for every question; None for a text-only one."""
+    def see(
+        self, batch: Batch, features: Sequence[FrameFeatures] | None = None
+    ) -> tuple[list[Tensor | None], list[Selection | None]]:
+        """The visual sequence float[V, D] and the selection for every question; None for a text-only one.
+
+        Args:
+            batch: videos and questions.
+            features: of each video, where they may be known already; None computes them.
+        """
         visuals: list[Tensor | None] = [None] * len(batch.questions)
         selections: list[Selection | None] = [None] * len(batch.questions)
         stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
@@ -169,7 +177,8 @@ class VideoLM(nn.Module):
                 View(selection.keyframes.cpu(), query, question.seed)
                 for selection, query, question in zip(picked, queries, questions, strict=True)
             ]
-            for i, selection, sequence in zip(asked, picked, stream(video.frames, views), strict=True):
+            sequences = stream(video.frames if features is None else features[index], views)
+            for i, selection, sequence in zip(asked, picked, sequences, strict=True):
                 visuals[i], selections[i] = sequence, selection
         return visuals, selections
 

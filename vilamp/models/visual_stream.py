@@ -11,8 +11,9 @@ frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vilamp.interfaces import FrameMerger
 from vilamp.models.anchors import BY_NUMBER, PRECEDING, Part, frames_by_number, grow, preceding_keyframes
+from vilamp.models.frame_features import FrameFeatures
 from vilamp.models.projector import Projector
 
 
@@ -89,26 +91,29 @@ class VisualStream(nn.Module):
         self.chunk_size = chunk_size
         self.anchor = anchor
 
-    def forward(self, frames: Tensor, views: Sequence[View]) -> list[Tensor]:
+    def forward(self, frames: Tensor | FrameFeatures, views: Sequence[View]) -> list[Tensor]:
         """One visual sequence for each question about a video.
 
         The vision tower runs once over the video, however many questions there are.
 
         Args:
-            frames: uint8[N, H, W, 3], on any device; moved chunk by chunk.
+            frames: uint8[N, H, W, 3], on any device; moved chunk by chunk.  Or their features, which may be kept from
+                an earlier question.
             views: one for each question.
 
         Returns:
             For each view float[V, D], V = K * tokens_per_keyframe + (N - K) * tokens_per_frame + tokens_per_video.
         """
-        num_frames = frames.shape[0]
+        features = frames if isinstance(frames, FrameFeatures) else FrameFeatures(self.vision_tower, frames)
+        num_frames = len(features)
         generator_states = [torch.Generator().manual_seed(view.seed).get_state() for view in views]
         carries: list[Tensor | None] = [None] * len(views)
         sequences: list[list[Tensor]] = [[] for _ in views]
         for start in range(0, num_frames, self.chunk_size):
             stop = min(start + self.chunk_size, num_frames)
             parts = [Part.of(view.keyframes, start, stop) for view in views]
-            tokens, carries, generator_states = self._run(frames[start:stop], views, parts, carries, generator_states)
+            encode = partial(features.chunk, start, stop)
+            tokens, carries, generator_states = self._run(encode, views, parts, carries, generator_states)
             for sequence, new in zip(sequences, tokens, strict=True):
                 sequence.append(new)
         return [self.projector.end(sequence) for sequence in sequences]
@@ -119,7 +124,7 @@ class VisualStream(nn.Module):
 
     def _run(
         self,
-        frames: Tensor,
+        encode: Callable[[], Tensor],
         views: Sequence[View],
         parts: list[Part],
         carries: list[Tensor | None],
@@ -132,9 +137,9 @@ class VisualStream(nn.Module):
         """
         next_states: list[Tensor] = []
 
-        def distil(frames: Tensor, *carries: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
+        def distil(*carries: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
             next_states.clear()
-            patches = self._encode(frames)  # [n, P, Dv or D]
+            patches = self._patches(encode)  # [n, P, Dv or D]
             kept = list(carries)
             if self.anchor == BY_NUMBER and views:
                 # One tensor for all questions, whose keyframes differ: the first frames of the video do not.
@@ -151,9 +156,9 @@ class VisualStream(nn.Module):
             return outputs, kept
 
         if torch.is_grad_enabled() and self._stores_activations():
-            outputs, kept = checkpoint(distil, frames, *carries, use_reentrant=False)
+            outputs, kept = checkpoint(distil, *carries, use_reentrant=False)
         else:
-            outputs, kept = distil(frames, *carries)
+            outputs, kept = distil(*carries)
         return outputs, kept, next_states
 
     def _stores_activations(self) -> bool:
@@ -162,12 +167,12 @@ class VisualStream(nn.Module):
             parts.append(self.projector)
         return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
-    def _encode(self, frames: Tensor) -> Tensor:
-        """uint8[n, H, W, 3] -> the patches in the space that the merger works in, once for all questions."""
-        trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+    def _patches(self, encode: Callable[[], Tensor]) -> Tensor:
+        """The patches of a chunk in the space that the merger works in, once for all questions."""
+        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision_tower.parameters())
+        with torch.set_grad_enabled(trains):
             # A frozen tower may be held in fewer bits than the projector, which trains.
-            patches = self.vision_tower(frames).to(self.projector.keyframe[0].weight.dtype)
+            patches: Tensor = encode().to(self.projector.keyframe[0].weight.dtype)  # type: ignore[arg-type]
         return self.projector.keyframe(patches) if self._projects_first else patches
 
     def _distil(
@@ -186,7 +191,8 @@ class VisualStream(nn.Module):
             float[k, P, D], the keyframes' patches; float[n - k, T, D], the merged tokens.
         """
         device = patches.device
-        keyframes, to_merge = patches[part.keyframes.to(device)], patches[part.rest.to(device)]
+        keyframes = patches[part.keyframes.to(device)]
+        to_merge = patches[part.rest.to(device)] if len(part.keyframes) else patches  # most chunks have none
         if self.anchor == BY_NUMBER:
             anchors, anchor_of = frames_by_number(part, to_merge, carry)
         else:

@@ -27,7 +27,8 @@ class ResourceMonitor(Callback):
     end of the first step, and then one at the end of a step as often as sampling takes a hundredth of the time.
 
     Throughput (``throughput/frames_per_s`` and ``.../videos_per_s``) counts what training steps consumed, from the end
-    of one step to the end of the next, so that waiting for data is part of it; validation is not.
+    of one step to the end of the next, so that waiting for data is part of it; validation is not.  The time of these
+    steps is ``throughput/seconds``.
     """
 
     def __init__(self) -> None:
@@ -82,6 +83,7 @@ class ResourceMonitor(Callback):
         if self.seconds:
             figures["throughput/frames_per_s"] = self.frames / self.seconds
             figures["throughput/videos_per_s"] = self.videos / self.seconds
+            figures["throughput/seconds"] = self.seconds
         return figures
 
 

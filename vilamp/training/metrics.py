@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from vilamp.models.video_lm import Output
 from vilamp.samples import Batch
@@ -35,14 +37,23 @@ class Recall:
 def keyframe_recall(batch: Batch, output: Output, index: int) -> Recall | None:
     """Whether keyframes lie in a question's evidence spans; None where the file names no evidence."""
     question, selection = batch.questions[index], output.selections[index]
-    if selection is None or not question.source.evidence:
+    if selection is None:
         return None
     times = batch.videos[batch.video_of[index]].timestamps
-    chosen = times[selection.keyframes.cpu()]
-    within = [
-        tuple(bool(((of >= start) & (of < end)).any()) for of in (chosen, times))
-        for start, end in question.source.evidence
-    ]
+    return recall_of(question.source.evidence, times, times[selection.keyframes.cpu()])
+
+
+def recall_of(evidence: Sequence[tuple[float, float]], times: Tensor, chosen: Tensor) -> Recall | None:
+    """What became of evidence spans, None where there is none.
+
+    Args:
+        evidence: spans in seconds.
+        times: float64[N], of the sampled frames.
+        chosen: float64[K], of the keyframes.
+    """
+    if not evidence:
+        return None
+    within = [tuple(bool(((of >= start) & (of < end)).any()) for of in (chosen, times)) for start, end in evidence]
     kinds = Counter(within)
     return Recall(hit=kinds[True, True], missed=kinds[False, True], unsampled=kinds[False, False])
 
@@ -61,7 +72,8 @@ class QuestionMetrics:
         self.weights[name] += weight
 
     def update(self, batch: Batch, output: Output) -> None:
-        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens.
+        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens, and how
+        many questions there are.
 
         ``keyframe_recall`` is the mean over questions of the share of evidence spans in which a keyframe lies.  A span
         in which no frame was sampled takes no part, and is counted in ``evidence_unsampled``.
@@ -69,6 +81,7 @@ class QuestionMetrics:
         if output.answer_tokens:
             self.add("loss", output.loss.item(), output.answer_tokens)
         for index, (question, exact) in enumerate(zip(batch.questions, output.exact.tolist(), strict=True)):
+            self.counts["questions"] += 1
             self.add("accuracy", exact)
             self.add(f"accuracy/{question.source.kind}", exact)
             if batch.video_of[index] >= 0:

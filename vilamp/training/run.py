@@ -41,7 +41,7 @@ from vilamp.training.resume import find_start
 from vilamp.training.sharding import FullyShard, load_weights
 from vilamp.training.skip_limit import SkipLimit
 from vilamp.training.timeline import draw_timeline
-from vilamp.training.trained import read_trained, write_adapter
+from vilamp.training.trained import Trained, read_trained, write_adapter
 
 MAX_ANSWER_TOKENS = 32
 READ_VARIANT = {"selector", "merger", "model"}
@@ -66,8 +66,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What training and evaluation both need, before anything runs."""
+class Parts:
+    """What training and evaluations need, before anything runs."""
 
     module: VideoQA
     data: VideoDataModule
@@ -158,6 +158,25 @@ def evaluate(cfg: DictConfig) -> Run:
         Interrupted: Ctrl-C.
     """
     trained = read_trained(str(cfg.checkpoint), "checkpoint")
+    merged = configuration_of(cfg, trained)
+    parts = restore(merged, trained)
+    parts.data.require("val")
+    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
+        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
+        trainer.validate(parts.module, parts.data, verbose=False)
+        return _finish(parts, trainer, loggers, parts.module.history[-1])
+
+
+def configuration_of(cfg: DictConfig, trained: Trained) -> DictConfig:
+    """The configuration of an evaluation: that of the run, and what is named in place of it.
+
+    Args:
+        cfg: as composed from ``conf/evaluate.yaml``.
+        trained: what the run left.
+
+    Raises:
+        ConfigError: a variant that nothing follows.
+    """
     merged = trained.configuration()
     # Not resolved yet: what a part named here takes from another part is that of the checkpoint's run.
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
@@ -170,23 +189,31 @@ def evaluate(cfg: DictConfig) -> Run:
         )
     # A path of the training run's own invention stays; all others are those of where the evaluation runs.
     named["paths"] = {**trained.config["paths"], **named["paths"]}
+    of_data = {key: named.pop(key) for key in ("fps", "max_frames", "embedding_cache") if key in named}
     for key, value in named.items():
         merged[key] = value
+    for key, value in of_data.items():
+        merged.data[key] = value
     merged.data.train, merged.data.mix = None, None  # the shards of training need not be where evaluation runs
     if merged.data.val is not None:
         merged.data.generate = None
-    parts = _prepare(merged)
-    parts.data.require("val")
+    return merged
+
+
+def restore(cfg: DictConfig, trained: Trained) -> Parts:
+    """The objects of a run with the weights that it left.
+
+    Raises:
+        ConfigError: the weights do not fit the configuration.
+    """
+    parts = _prepare(cfg)
     filled = trained.fill(parts.module.model).filled
     if not trained.whole:  # else what trained is in the parts' own files, too
         parts.module.require({f"model.{name}" for name in filled})
-    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
-        trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
-        trainer.validate(parts.module, parts.data, verbose=False)
-        return _finish(parts, trainer, loggers, parts.module.history[-1])
+    return parts
 
 
-def _prepare(cfg: DictConfig) -> _Parts:
+def _prepare(cfg: DictConfig) -> Parts:
     config = plain(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
@@ -203,7 +230,7 @@ def _prepare(cfg: DictConfig) -> _Parts:
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     data = build_data(cfg, encode, model.scorer)
     model.embedding_cache = data.embeddings
-    return _Parts(
+    return Parts(
         module=module,
         data=data,
         encode=encode,
@@ -223,26 +250,26 @@ def _tell(report: Report, path: str, folder: Path) -> None:
     )
 
 
-def _remains(parts: _Parts) -> str:
+def _remains(parts: Parts) -> str:
     last = parts.folder / "checkpoints" / LAST
     what = f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint"
     return f"{what}, what was logged is in {parts.folder}"
 
 
 @contextmanager
-def _told(parts: _Parts) -> Iterator[None]:
+def _told(parts: Parts) -> Iterator[None]:
     """Within this, Ctrl-C and what the disk refuses end in one message."""
     data = Path(parts.module.config["paths"]["data_dir"])
     with told_interrupts(partial(_remains, parts)), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
         yield
 
 
-def _loggers(cfg: DictConfig, parts: _Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+def _loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
     node = cfg.logger
     return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
 
-def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
+def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     return build_object(
         cfg.trainer,
         Trainer,
@@ -257,7 +284,7 @@ def _trainer(cfg: DictConfig, parts: _Parts, loggers: list[Logger], callbacks: l
     )
 
 
-def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
+def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
     """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
@@ -275,7 +302,7 @@ def _finish(parts: _Parts, trainer: Trainer, loggers: list[Logger], figures: dic
 
 
 @torch.no_grad()
-def _draw(parts: _Parts, writes: bool) -> Path | None:
+def _draw(parts: Parts, writes: bool) -> Path | None:
     """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
     model = parts.module.model.eval()
     for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):

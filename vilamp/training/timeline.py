@@ -14,17 +14,23 @@ MAX_THUMBNAILS = 16
 
 
 def draw_timeline(
-    file: Path, video: Video, question: EncodedQuestion, selection: Selection, answer: str, exact: bool
+    file: Path, video: Video, question: EncodedQuestion, selection: Selection, answer: str, exact: bool | None
 ) -> None:
-    """Write a PNG.
+    """Write the picture of :func:`timeline_figure` as a PNG."""
+    timeline_figure(video, question, selection, answer, exact).savefig(file, format="png")
+
+
+def timeline_figure(
+    video: Video, question: EncodedQuestion, selection: Selection, answer: str, exact: bool | None
+) -> Figure:
+    """The picture; the first of its axes is time, in seconds.
 
     Args:
-        file: where to.
         video: the frames.
         question: what was asked; its evidence is shaded.
         selection: what was selected; without a relevance the curve is left out.
         answer: what the model said.
-        exact: whether that is right.
+        exact: whether that is right; None where nobody knows.
     """
     keyframes = selection.keyframes.cpu()
     times = video.timestamps.cpu()
@@ -44,8 +50,8 @@ def draw_timeline(
     curve.set(xlabel="time (s)", ylabel="cosine with the question", xlim=(float(times[0]), max(float(times[-1]), 1.0)))
     curve.legend(loc="upper right", frameon=False)
     curve.spines[["top", "right"]].set_visible(False)
-    verdict = "right" if exact else f"wrong, it is: {question.source.answer}"
-    title = f"{question.source.question}   →   {answer or '(nothing)'}  ({verdict})"
+    verdict = "" if exact is None else "  (right)" if exact else f"  (wrong, it is: {question.source.answer})"
+    title = f"{question.source.question}   →   {answer or '(nothing)'}{verdict}"
     curve.set_title(title, loc="left", fontsize=12, parse_math=False)
     for column, index in enumerate(shown):
         thumbnail = figure.add_subplot(grid[1, column])
@@ -54,4 +60,4 @@ def draw_timeline(
         thumbnail.axis("off")
     if len(keyframes) > len(shown):
         figure.supxlabel(f"first {len(shown)} of {len(keyframes)} keyframes", fontsize=9)
-    figure.savefig(file)
+    return figure

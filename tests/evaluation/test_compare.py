@@ -1,0 +1,153 @@
+"""Runs side by side: intervals and tests against values known from elsewhere, and folders made by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vilamp.cli import main
+from vilamp.errors import DataError
+from vilamp.evaluation.answers import Answer
+from vilamp.evaluation.compare import differing_settings, pairs, read_runs
+from vilamp.evaluation.statistics import by_videos, mcnemar, wilson
+from vilamp.evaluation.writing import merge, write_json
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    # Newcombe (1998), Statistics in Medicine 17:857-872, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval(right: int, total: int, low: float, high: float) -> None:
+    assert wilson(right, total) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_mcnemars_exact_test() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(3, 3) == 1
+    assert mcnemar(0, 5) == mcnemar(5, 0) == 2 / 32
+    assert mcnemar(2, 8) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert 0 < mcnemar(0, 900) < 1e-200
+
+
+def test_the_interval_over_videos_is_wider_where_questions_about_one_go_together() -> None:
+    videos = [number // 10 for number in range(200)]
+    together = [video % 2 == 0 for video in videos]
+    alone = [number % 2 == 0 for number in range(200)]
+    low, high = by_videos(together, videos)
+    independent = wilson(100, 200)
+    assert low < independent[0] and high > independent[1]
+    assert by_videos(alone, videos) == (0.5, 0.5), "every video is half right"
+    assert by_videos(together, videos) == (low, high), "the same numbers give the same interval"
+
+
+def _evaluation(folder: Path, rights: str, benchmark: str = "MLVU", split: str = "dev", **config: Any) -> Path:
+    """An evaluation of questions about two videos; of ``rights`` one letter each: y, n, or - for not asked."""
+    folder.mkdir(parents=True)
+    answers = [
+        Answer(str(number), f"{number % 2}.mp4", reason="decode")
+        if right == "-"
+        else Answer(str(number), f"{number % 2}.mp4", text="", right={"generation": right == "y"})
+        for number, right in enumerate(rights)
+    ]
+    merge(folder, answers)
+    accuracy = rights.count("y") / len(rights)
+    result = {
+        "benchmark": benchmark,
+        "headline": "m_avg",
+        "scores": {"generation": {"accuracy": accuracy, "m_avg": 0.5}},
+        "sampling": {"frames": {"mean": 12.0}, "visual_tokens": 80.0},
+        "memory": {"peak_rss_gib": 1.5},
+        "seconds": 12.5,
+        "config": {"paths": {"output_dir": str(folder)}, "benchmark": {"split": split}, **config},
+    }
+    write_json(folder / "result.json", result)
+    return folder
+
+
+def _training(folder: Path, selector: str, accuracy: float, questions: int | None = 512, **settings: Any) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").touch()
+    metrics = {"val/accuracy": accuracy, "val/keyframe_recall": 0.5, "visual_tokens": 203.0}
+    metrics |= {"memory/peak_rss_gib": 0.9, "throughput/seconds": 60.0}
+    write_json(folder / "metrics.json", metrics | ({} if questions is None else {"val/questions": questions}))
+    chosen = {"_target_": f"vilamp.selectors.{selector}.{selector.title()}", **settings}
+    write_json(folder / "config.json", {"selector": chosen, "seed": 0, "paths": {"output_dir": str(folder)}})
+    (folder / "config.json").rename(folder / "config.yaml")  # JSON is YAML
+    return folder
+
+
+def test_evaluations_are_tested_over_the_questions_that_both_have(tmp_path: Path) -> None:
+    first = _evaluation(tmp_path / "first", "yyyyyynn-n", num_keyframes=4)
+    second = _evaluation(tmp_path / "second", "nnnnnyyn", num_keyframes=8)
+    runs = read_runs([first, second])
+    (pair,) = pairs(runs)
+    assert (pair.common, pair.only_first, pair.only_second) == (8, 5, 1)
+    assert pair.p == pytest.approx(2 * (1 + 6) / 64)
+    assert differing_settings(runs) == {"num_keyframes": [4, 8]}
+    figures = runs[0].figures
+    assert (figures["m_avg"], figures["accuracy"], figures["questions"], figures["not_asked"]) == (0.5, 0.6, 10, 1)
+    assert (figures["low"], figures["high"]) == wilson(6, 10)
+    assert (figures["memory_gib"], figures["seconds"], figures["frames"]) == (1.5, 12.5, 12.0)
+
+
+def test_only_what_is_the_same_benchmark_and_split_is_tested(tmp_path: Path) -> None:
+    folders = [
+        _evaluation(tmp_path / "dev", "yyn"),
+        _evaluation(tmp_path / "test", "nny", split="test"),
+        _evaluation(tmp_path / "other", "nny", benchmark="LVBench"),
+        _training(tmp_path / "run", "uniform", 0.5),
+    ]
+    assert pairs(read_runs(folders)) == []
+
+
+def test_a_sweep_stands_for_its_runs_and_shows_what_differs(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    _training(sweep / "0", "differential", 0.75, tau=0.85)
+    _training(sweep / "1", "differential", 0.5, tau=0.5)
+    _training(sweep / "10", "uniform", 0.25)
+    runs = read_runs([sweep])
+    assert [Path(run.name).name for run in runs] == ["0", "1", "10"]
+    assert differing_settings(runs) == {"selector": ["Differential", "Differential", "Uniform"]}
+    assert differing_settings(runs[:2]) == {"selector.tau": [0.85, 0.5]}
+    figures = runs[0].figures
+    assert figures["accuracy"] == 0.75 and (figures["low"], figures["high"]) == wilson(384, 512)
+    assert (figures["keyframe_recall"], figures["visual_tokens"], figures["memory_gib"]) == (0.5, 203.0, 0.9)
+    assert figures["seconds"] == 60.0
+
+
+def test_a_run_from_before_questions_were_counted_has_no_interval(tmp_path: Path) -> None:
+    (run,) = read_runs([_training(tmp_path / "old", "uniform", 0.5, questions=None)])
+    assert "low" not in run.figures and run.figures["accuracy"] == 0.5
+
+
+def test_folders_without_a_run_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(DataError, match="no run ended there"):
+        read_runs([tmp_path])
+    _training(tmp_path / "sweep" / "0", "uniform", 0.5)
+    (_training(tmp_path / "sweep" / "1", "uniform", 0.5) / "metrics.json").unlink()
+    with pytest.raises(DataError, match=r"neither result\.json nor metrics\.json in 1"):
+        read_runs([tmp_path / "sweep"])
+    write_json(tmp_path / "sweep" / "0" / "metrics.json", {"val/accuracy": "high", "val/questions": 3})
+    with pytest.raises(DataError, match="cannot be read"):
+        read_runs([tmp_path / "sweep" / "0"])
+
+
+def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(_evaluation(tmp_path / name, rights)) for name, rights in (("a", "yyynnn"), ("b", "nnnnny"))]
+    assert main(["compare", *folders]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of 6 questions of both, 1 are right in the former alone, 3 in the latter alone, p = 0.625" in told
+    assert "0.188 - 0.812" in told, "Wilson's interval of three of six"
+    assert main(["compare", "--json", *folders]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["accuracy"] for row in found["runs"]] == pytest.approx([0.5, 1 / 6])
+    assert found["pairs"][0]["p"] == pytest.approx(0.625) and math.isfinite(found["runs"][0]["low_by_videos"])
+    assert main(["compare", str(tmp_path / "nowhere")]) == 1
+    assert "is no folder" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""``vilamp demo``: ask a video in a browser."""

@@ -1,0 +1,1 @@
+"""Runs benchmarks: asks a checkpoint every question, keeps every answer, and states what produced the score."""
