@@ -11,8 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LEFT = ("config.yaml", "metrics.json", "metrics.csv", "timeline.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
-"""What every training run writes, whatever its settings."""
+LEFT = (
+    "config.yaml",
+    "metrics.json",
+    "metrics.csv",
+    "samples.json",
+    "report.html",
+    "timeline.png",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+)
+"""What every training run writes, unless a setting says otherwise."""
 
 
 def faults(folder: Path, least_accuracy: float, most_rss_gib: float) -> list[str]:

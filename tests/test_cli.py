@@ -173,7 +173,10 @@ def test_the_command_tells_its_version(capsys) -> None:
     [
         ([], "name a command"),
         (["tarin"], "did you mean 'train'?"),
-        (["zzz"], "there are: train, evaluate, compare, export, ask, demo, memory, pack, index, inspect, plugins"),
+        (
+            ["zzz"],
+            "there are: train, evaluate, compare, report, export, ask, demo, memory, pack, index, inspect, plugins",
+        ),
     ],
 )
 def test_an_unknown_subcommand_is_exit_code_2(capsys, argv, message) -> None:

@@ -154,6 +154,33 @@ class FrameMerger(nn.Module, ABC):
             ValueError: a wrong shape, a non-finite number, or an anchor outside 0..A-1.
         """
 
+    @torch.no_grad()
+    def token_weights(
+        self,
+        patches: Tensor,
+        anchors: Tensor,
+        anchor_of: Tensor,
+        query: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | None:
+        """What the tokens of :meth:`forward` attend to, for pictures; a merger that can tell overrides this.
+
+        It is asked only while a picture is made, and training never pays for it.
+
+        Args:
+            patches: as in :meth:`forward`, and so the next three.
+            anchors: float[A, P, D].
+            anchor_of: int64[n].
+            query: float[Ds].
+            generator: in the state that :meth:`forward` finds it in, so that both draw the same.
+
+        Returns:
+            float[n, tokens_per_frame, P] without gradient: the share of every patch in every token, >= 0, with a sum of
+            1 over the patches.  None where the merger does not tell, as here.
+        """
+        return None
+
 
 def check_selector_inputs(
     frames: Tensor, query: Tensor, num_keyframes: int, timestamps: Tensor, *, finite_frames: bool = True

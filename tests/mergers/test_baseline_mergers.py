@@ -114,3 +114,23 @@ def test_attention_knows_the_question_and_not_the_order_of_the_patches() -> None
 def test_heads_that_do_not_divide_the_width_are_told(num_heads: int) -> None:
     with pytest.raises(ConfigError, match=rf"merger\.num_heads must divide the patches' width 8, got {num_heads}"):
         AttentionMerger(num_heads, dim=DIM, query_dim=QUERY_DIM)
+
+
+@pytest.mark.parametrize(
+    "merger", [UniformMerger(), RandomMerger(), NoneMerger()], ids=lambda merger: type(merger).__name__
+)
+def test_tokens_are_the_patches_by_the_weights_that_are_told(merger: FrameMerger) -> None:
+    patches, anchor_of = noise(6, 5, DIM), torch.full((6,), NO_ANCHOR)
+    given = (patches, noise(0, 5, DIM), anchor_of, noise(QUERY_DIM))
+    weights = merger.token_weights(*given, generator=seeded(3))
+    assert weights is not None
+    torch.testing.assert_close(weights @ patches, merger(*given, generator=seeded(3)))
+
+
+def test_attention_tells_the_mean_over_its_heads() -> None:
+    merger, patches, query = attention(num_heads=2), noise(3, 12, DIM), noise(QUERY_DIM)
+    asked = merger.to_query(merger.latent_norm(merger.latent + merger.query_map(query)))
+    keys = merger.to_key(merger.patch_norm(patches))
+    halves = [(keys[:, :, half] @ asked[half] / 4**0.5).softmax(dim=1) for half in (slice(0, 4), slice(4, 8))]
+    told = merger.token_weights(patches, noise(0, 12, DIM), torch.full((3,), NO_ANCHOR), query)
+    torch.testing.assert_close(told, sum(halves)[:, None] / 2)

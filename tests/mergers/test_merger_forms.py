@@ -116,6 +116,18 @@ def test_a_block_is_all_that_is_held_beside_inputs_and_gradients(maps: Maps, anc
         merger(patches, anchors, anchor_of, query).sum().backward()
 
 
+@pytest.mark.parametrize("maps", FORMS)
+def test_the_weights_that_are_told_are_those_of_the_tokens(maps: Maps, monkeypatch) -> None:
+    """Block by block too, in the memory of a block."""
+    frame = 49 * 16
+    in_small_blocks(monkeypatch, 4 * frame)
+    given = patches, _, _, _ = inputs(100, 3, num_patches=49, dim=16)
+    merger = merger_of(maps, dim=16)
+    with NoTensorAbove(100 * 49):
+        weights = merger.token_weights(*given)
+    torch.testing.assert_close(weights @ patches, merger(*given))
+
+
 def test_alpha_is_a_parameter_where_it_is_learned() -> None:
     fixed = DifferentialMerger(alpha=0.25, dim=4, query_dim=4)
     learned = DifferentialMerger(alpha=0.25, learn_alpha=True, dim=4, query_dim=4)

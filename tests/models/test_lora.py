@@ -217,6 +217,7 @@ def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: st
         ]
         common += [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
         common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
+        common += ["report=false"]
         common.append("lora=default")
     return compose(name, [*common, *overrides])
 

@@ -360,6 +360,41 @@ class CopiedAsAnother(Sound):
         return DividesByItsNorm()
 
 
+class Telling(Sound):
+    """Sound, and says that it looks at all patches alike; the next ones change one thing each."""
+
+    def token_weights(self, patches, anchors, anchor_of, query, *, generator=None):
+        return self.told(patches, generator)
+
+    def told(self, patches, generator):
+        return patches.new_full((len(patches), 1, patches.shape[1]), 1 / patches.shape[1])
+
+
+class TellsSums(Telling):
+    def told(self, patches, generator):
+        return patches.new_ones(len(patches), 1, patches.shape[1])
+
+
+class TellsLess(Telling):
+    def told(self, patches, generator):
+        return super().told(patches, generator)[:, 0]
+
+
+class TellsOfTheChunk(Telling):
+    def told(self, patches, generator):
+        return patches.norm(dim=-1).mean(dim=0).softmax(dim=-1).expand(len(patches), 1, -1)
+
+
+class TellsWithDrawsOfItsOwn(Telling):
+    def told(self, patches, generator):
+        return torch.rand(patches.shape[:2], generator=generator)[:, None].softmax(dim=-1)
+
+
+class TellsOnlySometimes(Telling):
+    def told(self, patches, generator):
+        return super().told(patches, generator) if len(patches) > 1 else None
+
+
 BROKEN = {
     "states_its_form": [NoMerger, OfNoSpace, NoCount, GrowingCount],
     "output_form": [Flat, OneTooMany, ListOfTokens, Double, NeedsAFrame, NeedsAnAnchor, CountsFromTheEnd],
@@ -372,6 +407,13 @@ BROKEN = {
     "own_anchor_only": [CountsFromTheEnd, NextAnchor, MeanAnchor],
     "recomputation": [DrawsOnItsOwn, Dropped],
     "train_and_eval_modes": [NothingInEval, OtherWithoutGradients],
+    "weights_tell_of_the_tokens": [
+        TellsSums,
+        TellsLess,
+        TellsOfTheChunk,
+        TellsWithDrawsOfItsOwn,
+        TellsOnlySometimes,
+    ],
     "low_precision": [OfItsOwnType, Float32Only],
     "strided_inputs": [ReadsMemory],
     "rejects_bad_inputs": [Trusting, Vague],
@@ -382,7 +424,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("make", [Sound, Quarters, Drawn, Compared, Learned, Sound()], ids=str)
+@pytest.mark.parametrize("make", [Sound, Quarters, Drawn, Compared, Learned, Telling, Sound()], ids=str)
 def test_a_sound_merger_passes(make) -> None:
     check_merger(make)
 

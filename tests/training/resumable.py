@@ -36,7 +36,13 @@ def write_shards(folder: Path) -> Path:
 def settings(shards: Path, folder: Path, *more: str) -> list[str]:
     """Two epochs over the shards, with a checkpoint after every step."""
     data = [f"data.train={shards}/train-*.tar", f"data.val={shards}/val.tar", "data.num_workers=0", "data.batch_size=1"]
-    run = [f"hydra.run.dir={folder}", "trainer.max_epochs=2", "checkpoint.every_n_steps=1", "logger=csv"]
+    run = [
+        f"hydra.run.dir={folder}",
+        "trainer.max_epochs=2",
+        "checkpoint.every_n_steps=1",
+        "logger=csv",
+        "report=false",
+    ]
     return ["data=shards", *data, *run, "selector=uniform", "merger=uniform", *more]
 
 

@@ -70,7 +70,7 @@ def config(llava: Path, tmp_path: Path) -> Any:
             common += [] if "init=parts" in overrides else ["init=llava_onevision", f"init.path={llava}"]
             common += ["data.num_workers=0", "trainer.max_epochs=1"]
             common += [f"data.generate.{setting}" for setting in [*FEW, "progress=false"]]
-            common += ["data.batch_size=3", "num_keyframes=3", "logger=csv"]
+            common += ["data.batch_size=3", "num_keyframes=3", "logger=csv", "report=false"]
         return compose(name, [*common, *overrides])
 
     return composed

@@ -7,7 +7,7 @@ import torch
 from vilamp.interfaces import Selection
 from vilamp.models.video_lm import Output
 from vilamp.samples import Batch, EncodedQuestion, Question, Video
-from vilamp.training.metrics import QuestionMetrics, keyframe_recall
+from vilamp.training.metrics import QuestionMetrics, depth_of, keyframe_recall
 
 
 def question(kind: str = "colour", evidence: tuple[tuple[float, float], ...] = ()) -> EncodedQuestion:
@@ -70,3 +70,12 @@ def test_means_are_over_questions_not_over_batches() -> None:
         "visual_tokens": 20.0,  # of questions about a video
     }
     assert metrics.compute() == {}, "computing starts afresh"
+
+
+def test_depth_is_the_fifth_in_which_the_middle_of_the_evidence_lies() -> None:
+    times = torch.arange(101, dtype=torch.float64)
+    assert [depth_of([(start, start + 2)], times) for start in (0, 18, 19, 98, 150)] == [
+        "0.0-0.2", "0.0-0.2", "0.2-0.4", "0.8-1.0", "0.8-1.0",
+    ]  # fmt: skip
+    assert depth_of([(0, 10), (90, 100)], times) == "0.4-0.6"
+    assert depth_of([], times) is None and depth_of([(0, 0)], times[:1]) == "0.0-0.2"

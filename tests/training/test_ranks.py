@@ -14,6 +14,7 @@ from resumable import last, settings, write_shards
 from vilamp.data.order import epoch_order
 
 LEFT = {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "quarantine.jsonl", "timeline.png", "wandb"}
+LEFT |= {"report", "report.html", "samples.json"}
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

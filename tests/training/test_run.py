@@ -19,6 +19,7 @@ from vilamp import locations
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError, DataError
 from vilamp.locations import asset
+from vilamp.report.samples import read_samples
 from vilamp.samples import Batch, Question
 from vilamp.training.run import Run, evaluate, train
 
@@ -56,7 +57,7 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
             ]
             few = [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
             common += ["data.batch_size=3", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3"]
-            common += [*few, "logger=csv"]
+            common += [*few, "logger=csv", "report=false"]
         return compose(name, [*common, *overrides])
 
     return composed
@@ -83,7 +84,7 @@ def train_nothing(config: Any, *overrides: str) -> Run:
 
 
 def test_the_folder_holds_what_a_run_promises(config: Any) -> None:
-    run = train(config("logger=wandb", "trainer.max_epochs=2"))
+    run = train(config("logger=wandb", "trainer.max_epochs=2", "report=true"))
     written = json.loads((run.folder / "metrics.json").read_text())
     assert written == run.metrics
     promised = {"val/accuracy", "val/accuracy/colour", "val/accuracy_before", "val/keyframe_recall", "val/loss"}
@@ -97,11 +98,19 @@ def test_the_folder_holds_what_a_run_promises(config: Any) -> None:
     assert len([row for row in rows if row["train/loss"]]) == 4
     assert len([row for row in rows if row["val/accuracy"]]) == 3
     assert (run.folder / "timeline.png").read_bytes().startswith(b"\x89PNG")
+    assert "Run run" in (run.folder / "report.html").read_text()
+    assert len([row for row in rows if row["val/accuracy_by_depth/0.0-0.2"]]) == 3
     stored = OmegaConf.load(run.folder / "config.yaml")
     assert stored.seed == 0 and stored.data.generate.train_videos == 6
     offline = list((run.folder / "wandb").glob("offline-run-*"))
     assert len(offline) == 1 and list(offline[0].glob("*.wandb"))
-    assert list(offline[0].glob("files/media/images/timeline*.png"))
+    for name in ("learning", "by_kind", "by_depth", "memory", "costs"):
+        assert list(offline[0].glob(f"files/media/images/report/{name}*.png"))
+    (table,) = offline[0].glob("files/media/table/report/samples*.table.json")
+    shown = read_samples(run.folder).samples
+    assert [row[:4] for row in json.loads(table.read_text())["data"]] == [
+        [one.question, one.answer, one.right_answer, one.exact] for one in shown
+    ]
 
 
 def test_a_seed_repeats_a_run_and_another_does_not(config: Any) -> None:

@@ -25,7 +25,7 @@ class Answer:
 
     Attributes:
         key: of the question.
-        video: the path of its video; of a member of a tar with its place; None for text alone.
+        video: the path of its video below the folder of all; of a member of a tar with its place; None for text alone.
         video_bytes: size of that file, None where it is missing.
         reason: why the model was not asked: ``missing_video``, ``decode`` and the like, ``too_long``; empty where it
             was.

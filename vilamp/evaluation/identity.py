@@ -40,7 +40,7 @@ def data_hash(items: Iterable[Item]) -> str:
     for item in items:
         fields = asdict(item)
         if item.video is not None:
-            fields["video"] |= {"path": item.video.path.name}
+            fields["video"] |= {"path": item.video.path.stem}  # one that was missing may come with another suffix
         digest.update(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
@@ -60,6 +60,7 @@ def identity(config: dict[str, Any], model: nn.Module, items: Sequence[Item]) ->
         items: the questions.
     """
     kept = {key: value for key, value in config.items() if key != "checkpoint"}
+    kept["precision"] = config["trainer"]["precision"]
     kept["benchmark"] = {key: value for key, value in config["benchmark"].items() if key not in LOCATIONS}
     return {"version": __version__, "weights": weights_hash(model), "data": data_hash(items), "config": kept}
 

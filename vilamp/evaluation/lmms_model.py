@@ -163,7 +163,7 @@ class ViLaMP(lmms):
             together[item.video, length].append(item)
         answers: dict[str, Answer] = {}
         for (file, length), some in together.items():
-            video = Videos([Group(file, tuple(some))], self.parts.data.reader)[0]
+            video = Videos([Group(file, tuple(some), file.path.name if file else None)], self.parts.data.reader)[0]
             if isinstance(video, SkipSample):
                 raise DataError(f"{file and file.path}: {video}")
             benchmark = _AsGiven(length)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
@@ -24,18 +26,12 @@ class Group:
     Attributes:
         video: where it lies, None for text alone.
         items: its questions, in the order of the benchmark.
+        name: how the video is called in the answers, the same wherever all videos are moved to; None for text alone.
     """
 
     video: VideoFile | None
     items: tuple[Item, ...]
-
-    @property
-    def name(self) -> str | None:
-        """How the video is called in the answers, the same wherever its folder is."""
-        if self.video is None:
-            return None
-        whole = self.video.size is None
-        return self.video.path.name if whole else f"{self.video.path.name}:{self.video.offset}"
+    name: str | None
 
     @property
     def num_bytes(self) -> int | None:
@@ -59,7 +55,17 @@ def group(items: Sequence[Item]) -> list[Group]:
         if by_key.setdefault(item.key, item) is not item:
             raise DataError(f"two questions of the benchmark have the key {item.key!r}; each needs one of its own")
         by_video.setdefault(item.key if item.video is None else item.video, []).append(item)
-    return [Group(of_video[0].video, tuple(of_video)) for of_video in by_video.values()]
+    parents = {str(item.video.path.absolute().parent) for item in items if item.video is not None}
+    common = Path(os.path.commonpath(parents)) if parents else Path()
+    return [
+        Group(video := of_video[0].video, tuple(of_video), None if video is None else _name(video, common))
+        for of_video in by_video.values()
+    ]
+
+
+def _name(video: VideoFile, common: Path) -> str:
+    below = video.path.absolute().relative_to(common).as_posix()
+    return below if video.size is None else f"{below}:{video.offset}"
 
 
 class Videos(Dataset["Video | SkipSample | None"]):

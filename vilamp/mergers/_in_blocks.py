@@ -70,6 +70,23 @@ def merge_in_blocks(
     return tokens
 
 
+def for_each_block(
+    prepare: Prepare,
+    compute: MergeBlock,
+    out: Tensor,
+    patches: Tensor,
+    anchors: Tensor,
+    anchor_of: Tensor,
+    *shared: Tensor,
+) -> Tensor:
+    """As :func:`merge_in_blocks`, without gradients and with rows of any width: ``out``, [n, ...], is filled."""
+    known: dict[int, Tensor] = {}  # of this block and the last
+    for block in _blocks(patches, anchor_of, FORWARD_NUMBERS):
+        known = {i: known[i] if i in known else prepare(anchors[i], *shared) for i in block.anchors}
+        out[block.frames] = compute(patches[block.frames], block.prepared(known), *shared)
+    return out
+
+
 class _InBlocks(torch.autograd.Function):
     """The loops of both passes.
 
@@ -83,11 +100,7 @@ class _InBlocks(torch.autograd.Function):
         ctx.prepare, ctx.merge_block = prepare, merge_block
         ctx.save_for_backward(anchor_of, *tensors)
         tokens = patches.new_empty(patches.shape[0], patches.shape[2])
-        known: dict[int, Tensor] = {}  # of this block and the last
-        for block in _blocks(patches, anchor_of, FORWARD_NUMBERS):
-            known = {i: known[i] if i in known else prepare(anchors[i], *shared) for i in block.anchors}
-            tokens[block.frames] = merge_block(patches[block.frames], block.prepared(known), *shared)
-        return tokens
+        return for_each_block(prepare, merge_block, tokens, patches, anchors, anchor_of, *shared)
 
     @staticmethod
     @once_differentiable

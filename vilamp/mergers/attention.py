@@ -59,16 +59,39 @@ class AttentionMerger(FrameMerger):
         Raises:
             ValueError: also where a width is not the one that the merger was built with.
         """
-        query_dim, dim = self.query_map.in_features, self.query_map.out_features
-        check_merger_inputs(patches, anchors, anchor_of, query, dim=dim, query_dim=query_dim)
-        dtype = self.latent.dtype
-        features = patches.to(dtype)  # [n, P, D]
-        latent = self.latent + self.query_map(query.to(dtype))  # [D]
-        keys = self.to_key(self.patch_norm(features))
-        values = self.to_value(features)
-        asked = self.to_query(self.latent_norm(latent)).expand(len(patches), 1, dim)
-        pooled = F.scaled_dot_product_attention(self._heads(asked), self._heads(keys), self._heads(values))
+        self._check(patches, anchors, anchor_of, query)
+        latent, asked, keys = self._asked(patches, query)
+        values = self.to_value(patches.to(self.latent.dtype))
+        pooled = F.scaled_dot_product_attention(asked, keys, self._heads(values))
         return (latent + pooled.transpose(1, 2).flatten(2)).to(patches.dtype)  # [n, 1, D]
+
+    @torch.no_grad()
+    def token_weights(
+        self,
+        patches: Tensor,
+        anchors: Tensor,
+        anchor_of: Tensor,
+        query: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The attention, averaged over the heads, float[n, 1, P]."""
+        self._check(patches, anchors, anchor_of, query)
+        _, asked, keys = self._asked(patches, query)
+        logits = asked.float() @ keys.float().mT * asked.shape[-1] ** -0.5  # [n, heads, 1, P]
+        return logits.softmax(dim=-1).mean(dim=1)
+
+    def _check(self, *inputs: Tensor) -> None:
+        query_dim, dim = self.query_map.in_features, self.query_map.out_features
+        check_merger_inputs(*inputs, dim=dim, query_dim=query_dim)
+
+    def _asked(self, patches: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The latent float[D], and what attends to what: float[n, heads, 1, .] and float[n, heads, P, .]."""
+        dtype = self.latent.dtype
+        latent = self.latent + self.query_map(query.to(dtype))
+        keys = self.to_key(self.patch_norm(patches.to(dtype)))
+        asked = self.to_query(self.latent_norm(latent)).expand(len(patches), 1, -1)
+        return latent, self._heads(asked), self._heads(keys)
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """float[n, T, D] -> float[n, heads, T, D / heads]."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 
 from vilamp.errors import ConfigError
 from vilamp.interfaces import FrameMerger, check_finite, check_merger_inputs
-from vilamp.mergers._in_blocks import Runs, merge_in_blocks
+from vilamp.mergers._in_blocks import Prepare, Runs, for_each_block, merge_in_blocks
 
 EPSILON = 1e-8
 """The shortest length that a vector has in a cosine of the release.
@@ -22,6 +24,9 @@ through it.
 
 Maps = Literal["one", "four"]
 Space = Literal["vision", "language"]
+
+Logits = Callable[..., Tensor]
+"""(features float[b, P, D], runs, *shared) -> float[b, P], which a softmax makes weights of."""
 
 
 class DifferentialMerger(FrameMerger):
@@ -113,27 +118,48 @@ class DifferentialMerger(FrameMerger):
         Raises:
             ValueError: also where a width is not the one that the merger was built with.
         """
-        in_features, out_features = self.query_map.in_features, self.query_map.out_features
-        widths = {"dim": out_features, "query_dim": in_features}
-        check_merger_inputs(patches, anchors, anchor_of, query, **widths, finite_patches=False)
-        dtype = torch.promote_types(patches.dtype, torch.float32)
+        self._check(patches, anchors, anchor_of, query, finite_patches=False)
         with torch.autocast(patches.device.type, enabled=False):
-            asked = self.query_map(query.to(self.query_map.weight.dtype)).to(dtype)  # [D]
-            alpha = torch.as_tensor(self.alpha, dtype=dtype, device=patches.device)
-            if self.maps == "one":
-                form = (self._paper_direction, self._merge_as_paper)
-                shared = [asked * _inverse_norm(asked), alpha]
-            else:
-                form = (self._release_direction, self._merge_as_release)
-                maps = (self.patch_query_map, self.patch_anchor_map, self.anchor_map)
-                weights = (value.to(dtype) for linear in maps for value in (linear.weight, linear.bias))
-                shared = [asked * _floored_inverse_norm(asked), alpha, *weights]
-            tokens = merge_in_blocks(*form, patches, anchors, anchor_of, *shared)
+            direction, logits, shared = self._form(patches, query)
+            tokens = merge_in_blocks(direction, partial(_mean, logits), patches, anchors, anchor_of, *shared)
         # A patch with a NaN or an infinity makes its frame's token NaN or infinite, whatever its weight.  To look for
         # them here spares one pass over the patches.
         if not bool(tokens.detach().sum().isfinite()):
             check_finite(patches=patches)
         return tokens[:, None]
+
+    @torch.no_grad()
+    def token_weights(
+        self,
+        patches: Tensor,
+        anchors: Tensor,
+        anchor_of: Tensor,
+        query: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The w of Eq. 9, float[n, 1, P] in at least float32."""
+        self._check(patches, anchors, anchor_of, query)
+        with torch.autocast(patches.device.type, enabled=False):
+            direction, logits, shared = self._form(patches, query)
+            weights = shared[0].new_empty(patches.shape[:2])
+            for_each_block(direction, partial(_softmax, logits), weights, patches, anchors, anchor_of, *shared)
+        return weights[:, None]
+
+    def _check(self, *inputs: Tensor, finite_patches: bool = True) -> None:
+        in_features, out_features = self.query_map.in_features, self.query_map.out_features
+        check_merger_inputs(*inputs, dim=out_features, query_dim=in_features, finite_patches=finite_patches)
+
+    def _form(self, patches: Tensor, query: Tensor) -> tuple[Prepare, Logits, list[Tensor]]:
+        """What prepares an anchor, what gives the logits of a block of frames, and the tensors that both use."""
+        dtype = torch.promote_types(patches.dtype, torch.float32)
+        asked = self.query_map(query.to(self.query_map.weight.dtype)).to(dtype)  # [D]
+        alpha = torch.as_tensor(self.alpha, dtype=dtype, device=patches.device)
+        if self.maps == "one":
+            return self._paper_direction, self._paper_logits, [asked * _inverse_norm(asked), alpha]
+        maps = (self.patch_query_map, self.patch_anchor_map, self.anchor_map)
+        weights = (value.to(dtype) for linear in maps for value in (linear.weight, linear.bias))
+        return self._release_direction, self._release_logits, [asked * _floored_inverse_norm(asked), alpha, *weights]
 
     def _paper_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor) -> Tensor:
         """float[P, D]: q - lambda k in unit vectors.
@@ -144,41 +170,50 @@ class DifferentialMerger(FrameMerger):
         anchor = anchor.to(query.dtype)
         return torch.addcmul(query, anchor, _inverse_norm(anchor)[:, None], value=-self.lambda_)
 
-    def _merge_as_paper(self, patches: Tensor, runs: Runs, query: Tensor, alpha: Tensor) -> Tensor:
-        """Tokens float[b, D] of a block of frames.
+    def _paper_logits(self, features: Tensor, runs: Runs, query: Tensor, alpha: Tensor) -> Tensor:
+        """(R - lambda T) / alpha, float[b, P], of a block of frames.
 
         Args:
-            patches: float[b, P, D].
+            features: float[b, P, D].
             runs: of :meth:`_paper_direction`.
             query: float[D], mapped, of unit norm.
             alpha: float[].
         """
-        features = patches.to(query.dtype)
-        saliency = _products(features, runs, query) * _inverse_norm(features)
-        return _weighted_mean(saliency / alpha, features).to(patches.dtype)
+        return _products(features, runs, query) * _inverse_norm(features) / alpha
 
     def _release_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
         """float[P, D]: the mapped patches of the anchor, of unit norm."""
         mapped = F.linear(anchor.to(query.dtype), *maps[4:])
         return mapped * _floored_inverse_norm(mapped)[:, None]
 
-    def _merge_as_release(self, patches: Tensor, runs: Runs, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
-        """Tokens float[b, D] of a block of frames.
+    def _release_logits(self, features: Tensor, runs: Runs, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
+        """(R - lambda T) / alpha, float[b, P], of a block of frames.
 
         Args:
-            patches: float[b, P, D].
+            features: float[b, P, D].
             runs: of :meth:`_release_direction`.
             query: float[D], mapped, of unit norm.
             alpha: float[].
             maps: weight and bias of patch_query_map, patch_anchor_map and anchor_map.
         """
-        features = patches.to(query.dtype)
         mapped = F.linear(features, *maps[:2])  # [b, P, D]
         saliency = (mapped @ query) * _floored_inverse_norm(mapped)
         del mapped  # where no gradient needs it, the next takes its memory
         mapped = F.linear(features, *maps[2:4])
         redundancy = _products(mapped, runs, torch.zeros_like(query)) * _floored_inverse_norm(mapped)
-        return _weighted_mean((saliency - self.lambda_ * redundancy) / alpha, features).to(patches.dtype)
+        return (saliency - self.lambda_ * redundancy) / alpha
+
+
+def _mean(logits: Logits, patches: Tensor, runs: Runs, query: Tensor, *others: Tensor) -> Tensor:
+    """Tokens float[b, D] of a block of frames: the mean of their patches, weighted."""
+    features = patches.to(query.dtype)
+    weights = logits(features, runs, query, *others).softmax(dim=-1)
+    return torch.einsum("np,npd->nd", weights, features).to(patches.dtype)
+
+
+def _softmax(logits: Logits, patches: Tensor, runs: Runs, query: Tensor, *others: Tensor) -> Tensor:
+    """The weights of a block of frames, float[b, P]."""
+    return logits(patches.to(query.dtype), runs, query, *others).softmax(dim=-1)
 
 
 def _products(features: Tensor, runs: Runs, without: Tensor) -> Tensor:
@@ -197,11 +232,6 @@ def _products(features: Tensor, runs: Runs, without: Tensor) -> Tensor:
             # This order reads the run as it lies in memory; "npd,pd->np" takes five times as long.
             products.append(torch.einsum("pd,npd->pn", direction, run).T)
     return torch.cat(products)
-
-
-def _weighted_mean(logits: Tensor, features: Tensor) -> Tensor:
-    """float[b, D]: the mean of float[b, P, D] by the softmax of float[b, P]."""
-    return torch.einsum("np,npd->nd", logits.softmax(dim=-1), features)
 
 
 def _inverse_norm(vectors: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vilamp.interfaces import FrameMerger, check_merger_inputs
 
@@ -26,10 +27,33 @@ class RandomMerger(FrameMerger):
             ValueError: also where ``generator`` is None.
         """
         check_merger_inputs(patches, anchors, anchor_of, query)
+        chosen = self._chosen(patches, generator)
+        return patches[torch.arange(len(patches), device=patches.device), chosen][:, None]
+
+    @torch.no_grad()
+    def token_weights(
+        self,
+        patches: Tensor,
+        anchors: Tensor,
+        anchor_of: Tensor,
+        query: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """1 for the patch that is chosen, float[n, 1, P].
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        check_merger_inputs(patches, anchors, anchor_of, query)
+        chosen = self._chosen(patches, generator)
+        return F.one_hot(chosen, patches.shape[1]).float()[:, None]
+
+    def _chosen(self, patches: Tensor, generator: torch.Generator | None) -> Tensor:
+        """int64[n], a patch for each frame."""
         if generator is None:
             raise ValueError("merger=random needs a generator, got None")
         num_frames, num_patches, _ = patches.shape
         draws = torch.rand(num_frames, generator=generator)
         # The product of the greatest draw below 1 can round up to the number of patches.
-        chosen = (draws * num_patches).long().clamp(max=num_patches - 1).to(patches.device)
-        return patches[torch.arange(num_frames, device=patches.device), chosen][:, None]
+        return (draws * num_patches).long().clamp(max=num_patches - 1).to(patches.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,17 +26,25 @@ class Inputs:
         generator = seeded() if generator is None else generator
         return merger(self.patches, self.anchors, self.anchor_of, self.query, generator=generator)
 
+    def tell(self, merger: FrameMerger, generator: torch.Generator | None = None) -> Tensor | None:
+        """As :meth:`merge`, but ask for the weights."""
+        generator = seeded() if generator is None else generator
+        return merger.token_weights(self.patches, self.anchors, self.anchor_of, self.query, generator=generator)
+
     def merge_in_chunks(self, merger: nn.Module, sizes: Sequence[int]) -> Tensor:
         """As :meth:`merge`, but chunk by chunk, and each chunk sees only the anchors that it needs."""
-        generator, parts, start = seeded(), [], 0
+        generator = seeded()
+        return torch.cat([chunk.merge(merger, generator) for chunk in self.chunks(sizes)])
+
+    def chunks(self, sizes: Sequence[int]) -> Iterator[Inputs]:
+        """The frames in chunks of these sizes, each with only the anchors that it needs."""
+        start = 0
         for size in sizes:
             anchor_of = self.anchor_of[start : start + size]
             needed = anchor_of[anchor_of != NO_ANCHOR].unique()
             renumbered = torch.where(anchor_of == NO_ANCHOR, NO_ANCHOR, torch.searchsorted(needed, anchor_of))
-            chunk = Inputs(self.patches[start : start + size], self.anchors[needed], renumbered, self.query)
-            parts.append(chunk.merge(merger, generator))
+            yield Inputs(self.patches[start : start + size], self.anchors[needed], renumbered, self.query)
             start += size
-        return torch.cat(parts)
 
     def differentiable(self) -> Inputs:
         """A copy whose patches and anchors require gradients."""

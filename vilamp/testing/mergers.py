@@ -197,6 +197,31 @@ def recomputation(bench: Bench) -> None:
 
 
 @_rule
+def weights_tell_of_the_tokens(bench: Bench) -> None:
+    """token_weights gives None, or shares float[n, tokens_per_frame, P] whose sum is 1, the same for every chunking."""
+    merger, inputs = bench.build(), bench.chunk()
+    before = {name: value.clone() for name, value in vars(inputs).items()}
+    whole = inputs.differentiable().tell(merger)
+    if whole is None:
+        return
+    for num_frames, num_anchors in ((7, 3), (1, 0), (0, 2), (0, 0)):
+        given = bench.chunk(num_frames, num_anchors)
+        told, shape = given.tell(merger), [num_frames, merger.tokens_per_frame, bench.num_patches]
+        if told is None:
+            raise AssertionError("token_weights gave a tensor for some frames, and None for others")
+        require(list(told.shape) == shape, f"token_weights gave {list(told.shape)} instead of {shape}")
+        require(bool((told >= 0).all()), "a weight is negative or not a number")
+        require_close("the sum of the weights over the patches", told.float().sum(dim=-1), torch.ones(shape[:2]))
+    require(not whole.requires_grad, "the weights carry a gradient")
+    require_unchanged(before, vars(inputs))
+    generator, used = seeded(), seeded()
+    parts = [told for chunk in inputs.chunks((2, 1, 4)) if (told := chunk.tell(merger, generator)) is not None]
+    require_close("the weights in chunks", torch.cat(parts), whole)
+    inputs.merge(merger, used)
+    require(bool((generator.get_state() == used.get_state()).all()), "token_weights and forward draw differently")
+
+
+@_rule
 def train_and_eval_modes(bench: Bench) -> None:
     """It works in train and eval mode, and under no_grad and inference_mode as without."""
     merger, inputs = bench.build(), bench.chunk()

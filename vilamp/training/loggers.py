@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from vilamp.errors import ConfigError
+from vilamp.report.make import Report
 from vilamp.training.ranks import first_rank
 
 log = logging.getLogger(__name__)
@@ -147,8 +148,29 @@ def _finish(logger: Logger, ended_well: list[bool], timeout: float) -> None:
         )  # fmt: skip
 
 
-def log_picture(loggers: list[Logger], name: str, file: Path, caption: str) -> None:
-    """Send a picture to every logger that takes pictures."""
+def log_report(loggers: list[Logger], report: Report) -> None:
+    """Send the charts of a report to W&B as pictures, and the questions that it shows as a table."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(name, [str(file)], caption=[caption])
+            for chart in report.charts:
+                logger.log_image(f"report/{chart.name}", [str(report.pictures[chart.name])], caption=[chart.caption])
+            _log_samples(logger, report)
+
+
+def _log_samples(logger: WandbLogger, report: Report) -> None:
+    import wandb
+
+    columns = ["question", "answer", "right answer", "right", "kind", "timeline"]
+    rows = [
+        [
+            sample.question,
+            sample.answer,
+            sample.right_answer,
+            sample.exact,
+            sample.kind,
+            wandb.Image(str(report.pictures[chart.name])),
+        ]
+        for sample, chart in report.samples
+    ]
+    if rows:
+        logger.log_table("report/samples", columns=columns, data=rows)

@@ -58,6 +58,20 @@ def recall_of(evidence: Sequence[tuple[float, float]], times: Tensor, chosen: Te
     return Recall(hit=kinds[True, True], missed=kinds[False, True], unsampled=kinds[False, False])
 
 
+def depth_of(evidence: Sequence[tuple[float, float]], times: Tensor) -> str | None:
+    """The fifth of the video in which the middle of the evidence lies, as "0.2-0.4"; None without evidence.
+
+    Args:
+        evidence: spans in seconds.
+        times: float64[N], of the sampled frames; the last one counts as the end of the video.
+    """
+    if not evidence:
+        return None
+    middle = (min(start for start, _ in evidence) + max(end for _, end in evidence)) / 2
+    fifth = min(int(5 * middle / max(float(times[-1]), middle, 1e-9)), 4)
+    return f"{fifth / 5:.1f}-{(fifth + 1) / 5:.1f}"
+
+
 class QuestionMetrics:
     """Sums over the questions of an epoch and of all ranks: means over questions, and counts."""
 
@@ -72,8 +86,9 @@ class QuestionMetrics:
         self.weights[name] += weight
 
     def update(self, batch: Batch, output: Output) -> None:
-        """Add a batch: loss per answer token, accuracy (exact match) in all and by kind, recall, visual tokens, and how
-        many questions there are.
+        """Add a batch: loss per answer token, accuracy (exact match), recall, visual tokens, and how many questions.
+
+        Accuracy is that in all, by kind, and by :func:`depth_of` the evidence.
 
         ``keyframe_recall`` is the mean over questions of the share of evidence spans in which a keyframe lies.  A span
         in which no frame was sampled takes no part, and is counted in ``evidence_unsampled``.
@@ -86,6 +101,9 @@ class QuestionMetrics:
             self.add(f"accuracy/{question.source.kind}", exact)
             if batch.video_of[index] >= 0:
                 self.add("visual_tokens", output.visual_tokens[index])
+                depth = depth_of(question.source.evidence, batch.videos[batch.video_of[index]].timestamps)
+                if depth is not None:
+                    self.add(f"accuracy_by_depth/{depth}", exact)
             recall = keyframe_recall(batch, output, index)
             if recall is not None:
                 self.counts["evidence_unsampled"] += recall.unsampled

@@ -21,7 +21,8 @@ BROKEN = "broken.ckpt"
 FREE = frozenset(
     {
         # Where the run is and what it tells.
-        "paths", "logger", "resume", "checkpoint", "experiment", "data.generate.num_workers", "data.generate.progress",
+        "paths", "logger", "report", "resume", "checkpoint", "experiment",
+        "data.generate.num_workers", "data.generate.progress",
         # Its length and the machines that it runs on; the position counts samples, and the rest is in float32.
         "trainer", "data.batch_size", "data.num_workers", "model.chunk_size",
         # How videos are read: all decoders find the same frames, and a skip has no part in the position.

@@ -22,28 +22,28 @@ from vilamp.build import build_data, build_encoder, build_model, build_object, b
 from vilamp.data.module import VideoDataModule
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
-from vilamp.models.checkpoint import Report
+from vilamp.models.checkpoint import Report as InitReport
 from vilamp.models.lora import adapter_parameters
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
+from vilamp.report.make import make_report
 from vilamp.samples import Batch
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles
 from vilamp.training.console import without_remarks
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.interrupt import told_interrupts
-from vilamp.training.loggers import log_picture, open_loggers
+from vilamp.training.loggers import log_report, open_loggers
 from vilamp.training.module import VideoQA
 from vilamp.training.parts import parts_table, trained_share, what_trains
 from vilamp.training.preemption import Preemption
 from vilamp.training.ranks import first_rank, told_losses
 from vilamp.training.resume import find_start
 from vilamp.training.sharding import FullyShard, load_weights
+from vilamp.training.showing import show
 from vilamp.training.skip_limit import SkipLimit
-from vilamp.training.timeline import draw_timeline
 from vilamp.training.trained import Trained, read_trained, write_adapter
 
-MAX_ANSWER_TOKENS = 32
 READ_VARIANT = {"selector", "merger", "model"}
 """The groups whose files take values from the variant."""
 
@@ -241,7 +241,7 @@ def _prepare(cfg: DictConfig) -> Parts:
     )
 
 
-def _tell(report: Report, path: str, folder: Path) -> None:
+def _tell(report: InitReport, path: str, folder: Path) -> None:
     """Write ``init.json`` and one line about it."""
     (folder / "init.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
     print(
@@ -285,38 +285,24 @@ def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: li
 
 
 def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
-    """Write ``metrics.json`` and ``timeline.png``, and show the figures."""
+    """Write ``metrics.json`` and the report, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
     first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
-    picture = _draw(parts, first) if first or spread else None  # a model that is spread needs all of its processes
+    samples = None
+    # No such setting: a checkpoint from before there were reports.  A model that is spread needs all of its processes.
+    if (first or spread) and parts.module.config.get("report", True):
+        batches = parts.data.whole_val_dataloader() if parts.data.validates else []
+        samples = show(parts.module.model.eval(), parts.encode, cast(Iterable[Batch], batches))
     if first:
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         table = Table("metric", "value", title=f"{parts.folder}")
         for name, value in metrics.items():
             table.add_row(name, f"{value:.4g}")
         Console().print(table)
-        if picture is not None:
-            log_picture(loggers, "timeline", picture, "relevance, evidence and keyframes of a validation video")
+        if samples is not None:
+            samples.write(parts.folder)
+            report = make_report(parts.folder)
+            print(f"report: {report.file}")
+            log_report(loggers, report)
     return Run(parts.module, parts.data, parts.encode, trainer, metrics, parts.folder)
-
-
-@torch.no_grad()
-def _draw(parts: Parts, writes: bool) -> Path | None:
-    """The timeline of the first validation question about a video, the same on each rank; None where there is none."""
-    model = parts.module.model.eval()
-    for batch in cast(Iterable[Batch], parts.data.whole_val_dataloader()):
-        asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
-        if not asked:
-            continue
-        question, video = batch.questions[asked[0]], batch.videos[batch.video_of[asked[0]]]
-        single = batch.only(asked[0])
-        output = model(single)
-        answer = parts.encode.decode(model.generate(single, MAX_ANSWER_TOKENS, parts.encode.tokenizer.eos_token_id)[0])
-        file = parts.folder / "timeline.png"
-        selection = output.selections[0]
-        assert selection is not None
-        if writes:
-            draw_timeline(file, video, question, selection, answer, bool(output.exact[0]))
-        return file
-    return None
