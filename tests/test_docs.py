@@ -95,7 +95,8 @@ def test_settings_compose(drop_in: None, page: str, mark: str) -> None:
             assert not words or words[0] not in ("vilamp", "python") or words[1] in COMMANDS, line
             continue
         config, given = found
-        given = [word.split(",")[0] for word in given if "=" in word and not word.startswith("-")]
+        sweep = "-m" in given
+        given = [word.split(",")[0] if sweep else word for word in given if "=" in word and not word.startswith("-")]
         assert compose(config, given), line
 
 
