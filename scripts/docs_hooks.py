@@ -28,6 +28,11 @@ def existing(nav: list[Any], folder: Path) -> list[Any]:
     return kept
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A link to a file of the source, which is no page, is its name alone."""
+    return re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
+
+
 def on_page_content(html: str, **_: Any) -> str:
     """Show of a reference the name that it ends with."""
     return ROLE.sub(r"<code>\2</code>", html)

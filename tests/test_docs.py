@@ -86,14 +86,18 @@ def test_commands_run(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "mark"), [(p, m) for p, m in MARKED if m.startswith(("composes:", "gpu:"))])
 def test_settings_compose(drop_in: None, page: str, mark: str) -> None:
-    for line in BLOCKS[page][mark].splitlines():
+    for line in BLOCKS[page][mark].replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        config = CONFIGS.get(" ".join(words[:2]))
-        if config is None:
-            assert words[0] == "vilamp" and words[1] in COMMANDS, line
+        programs = [(" ".join(words[i : i + 2]), i + 2) for i in range(len(words))]
+        programs += [(f"python {word}", i + 1) for i, word in enumerate(words)]  # torchrun and the like
+        found = next(((CONFIGS[name], words[at:]) for name, at in programs if name in CONFIGS), None)
+        if found is None:
+            assert not words or words[0] not in ("vilamp", "python") or words[1] in COMMANDS, line
             continue
-        given = [word for word in words[2:] if not word.startswith("-")]
-        assert compose(config, [word.split(",")[0] for word in given]), line
+        config, given = found
+        sweep = "-m" in given
+        given = [word.split(",")[0] if sweep else word for word in given if "=" in word and not word.startswith("-")]
+        assert compose(config, given), line
 
 
 def test_blocks_of_the_readme_are_those_of_the_readme() -> None:
