@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -11,13 +9,6 @@ from vilamp.interfaces import Selection
 from vilamp.samples import EncodedQuestion, Video
 
 MAX_THUMBNAILS = 16
-
-
-def draw_timeline(
-    file: Path, video: Video, question: EncodedQuestion, selection: Selection, answer: str, exact: bool | None
-) -> None:
-    """Write the picture of :func:`timeline_figure` as a PNG."""
-    timeline_figure(video, question, selection, answer, exact).savefig(file, format="png")
 
 
 def timeline_figure(
