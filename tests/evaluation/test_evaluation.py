@@ -14,6 +14,7 @@ from pathlib import Path
 import evaluating
 import miniatures
 import pytest
+import torch
 import webdataset as wds
 
 import vilamp
@@ -248,7 +249,7 @@ def test_the_needle_benchmark_is_the_validation(tmp_path: Path) -> None:
     assert scores == {
         name.removeprefix("val/").replace("accuracy/", "accuracy/kind/"): value
         for name, value in validated.items()
-        if name.startswith("val/accuracy")
+        if name.startswith("val/accuracy") and "by_depth" not in name
     }
     assert 0 < scores["accuracy"] < 1, "random keyframes show the answer to some questions"
     assert found["sampling"]["keyframe_recall"] == validated["val/keyframe_recall"]
@@ -276,7 +277,7 @@ def test_the_command_line_answers_in_one_message(
 
 def _driven(points: Sequence[str], given: Sequence[str]) -> subprocess.CompletedProcess[str]:
     driver = [sys.executable, str(ROOT / "tests" / "evaluation" / "killed.py"), *points]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.run([*driver, *given], env=env, capture_output=True, text=True, timeout=600)
 
 
@@ -312,7 +313,7 @@ def test_two_processes_share_the_videos_and_leave_one_result(
     folder = tmp_path / "run"
     given = evaluating.settings(checkpoint, questions, folder, f"hydra.run.dir={folder}")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(
         [*torchrun, str(ROOT / "evaluate.py"), *given], env=env, capture_output=True, text=True, timeout=600
     )

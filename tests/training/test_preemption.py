@@ -79,6 +79,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         torch.testing.assert_close(weight, second["state_dict"][name], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_everything_of_a_job_is_told_and_its_workers_stay_until_it_has_saved(shards: Path, tmp_path: Path) -> None:
     arguments = [*settings(shards, tmp_path / "run", "trainer.max_epochs=1000", "logger=wandb"), "data.num_workers=2"]
     (process,) = ranks_alone(HERE / "driven.py", [str(tmp_path / "notes"), "never", *arguments], ranks=1)
