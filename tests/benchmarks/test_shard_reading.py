@@ -13,6 +13,7 @@ import shard_reading
 from vilamp.samples import SkipSample
 
 
+@pytest.mark.soak
 def test_all_ways_read_every_byte_and_only_ours_verifies_them(tmp_path: Path) -> None:
     shard = tmp_path / "x.tar"
     shard_reading.write_shard(shard, video_bytes=5000, videos=3)

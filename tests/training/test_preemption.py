@@ -60,6 +60,7 @@ def test_one_process_saves_in_a_step_and_in_a_validation_and_goes_on_alike(shard
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.soak
 def test_two_ranks_end_together_when_one_is_told(shards: Path, tmp_path: Path) -> None:
     whole, parts = (settings(shards, tmp_path / name, *EXACT) for name in ("whole", "parts"))
     assert [done.returncode for done in ran(tmp_path / "all", "never", whole, ranks=2)] == [0, 0]

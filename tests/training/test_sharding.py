@@ -59,7 +59,8 @@ def test_two_nodes_meet_and_what_they_leave_is_read_by_one_process(shards: Path,
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
-    arguments = [*settings(shards, tmp_path / "run", *EVEN, "trainer.max_epochs=1"), "trainer=multi_node", *CPU]
+    arguments = settings(shards, tmp_path / "run", *EVEN, "trainer.max_epochs=1", "report=true", "trainer=multi_node")
+    arguments += CPU
     nodes = [torchrun(ROOT / "train.py", arguments, 1, *launcher, "--rdzv-id=one") for _ in range(2)]
     done = [ended(node) for node in nodes]
     assert [node.returncode for node in done] == [0, 0], done[0].stderr + done[1].stderr
