@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from hypothesis import settings
+# Several processes run the tests, and each starts more; were each to use all cores, they would wait for each other most
+# of the time.  OpenMP reads these once, so they stand before anything that imports torch.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from vilamp import locations, plugins
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from vilamp import locations, plugins  # noqa: E402
 
 # A busy machine is no failure: nothing in these tests is about time.
 settings.register_profile("vilamp", deadline=None)
