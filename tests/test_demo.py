@@ -39,7 +39,7 @@ def clip(tmp_path: Path) -> str:
 
 def test_an_answer_comes_with_its_timeline_and_keyframes(loaded: LoadedModel, clip: str) -> None:
     shown = Desk(loaded).ask(None, f" {clip} ", COLOUR)
-    assert shown.picture.dtype == np.uint8 and shown.picture.shape == (500, 1200, 3)
+    assert shown.picture.dtype == np.uint8 and shown.picture.shape == (418, 1100, 3)
     assert 1 <= len(shown.keyframes) <= 2
     assert [told for _, told in shown.keyframes] == [f"{time:.1f} s" for time in shown.answer.keyframes]
 

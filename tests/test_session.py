@@ -142,7 +142,7 @@ def test_a_file_that_is_no_video_is_an_error(loaded: LoadedModel, tmp_path: Path
 
 
 def test_a_timeline_is_drawn_without_a_verdict(session: Session) -> None:
-    title = session.timeline(session.ask(QUESTIONS[0])).axes[0].get_title(loc="left")
+    title = session.timeline(session.ask(QUESTIONS[0])).get_suptitle()
     assert "red" in title and "right" not in title and "wrong" not in title
 
 

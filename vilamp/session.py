@@ -30,9 +30,10 @@ from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
 from vilamp.probe import FileRange
+from vilamp.report.samples import KEYFRAMES, Sample, Still, jpeg, spread
+from vilamp.report.timeline import timeline_figure
 from vilamp.samples import IGNORED, Batch, EncodedQuestion, Question, SkipSample, Video
 from vilamp.training.run import configuration_of
-from vilamp.training.timeline import timeline_figure
 from vilamp.training.trained import Trained, read_trained
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,25 @@ class Session:
 
     def timeline(self, answer: Answer) -> Figure:
         """Relevance over time and the keyframes, as a picture."""
-        return timeline_figure(self.video, answer.question, answer.selection, answer.text, None)
+        keyframes = answer.selection.keyframes.tolist()
+        stills = [
+            Still(frame, jpeg(self.video.frames[frame].cpu().numpy()), merged=False)
+            for frame in spread(keyframes, KEYFRAMES)
+        ]
+        sample = Sample(
+            key=answer.question.key,
+            question=answer.question.source.question,
+            kind="",
+            answer=answer.text,
+            right_answer="",
+            exact=None,
+            evidence=[],
+            times=answer.times.tolist(),
+            relevance=answer.relevance,
+            keyframes=keyframes,
+            stills=stills,
+        )
+        return timeline_figure(sample)
 
 
 @dataclass(frozen=True)

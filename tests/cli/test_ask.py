@@ -46,7 +46,7 @@ def test_a_question_about_a_real_clip(clip: str, outside: Path, capsys: pytest.C
     assert rest[0].startswith("keyframes at ") and any("▀" in line for line in rest)
     assert rest[-1] == "timeline: why.png"
     with Image.open("why.png") as picture:
-        assert picture.size == (1200, 500) and picture.format == "PNG"
+        assert picture.size == (1100, 418) and picture.format == "PNG"
     assert "the tiny model that comes with the package" in said.err
     assert [file.name for file in outside.iterdir()] == ["why.png"], "asking leaves nothing else behind"
 

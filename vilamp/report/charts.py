@@ -86,9 +86,14 @@ def as_chart(figure: Figure, name: str, caption: str) -> Chart:
     """The figure in both forms, laid out once."""
     svg = _svg(figure, name)
     figure.set_layout_engine("none")
+    return Chart(name, caption, svg, as_png(figure))
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure on white."""
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor="white")
-    return Chart(name, caption, svg, file.getvalue())
+    return file.getvalue()
 
 
 def _svg(figure: Figure, name: str) -> str:

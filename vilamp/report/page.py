@@ -89,7 +89,7 @@ def _samples(samples: Sequence[tuple[Sample, Chart]]) -> Iterable[str]:
     if not samples:
         yield "<p class=note>There are none: a run looks at some at its very end, if it validates on videos.</p>"
         return
-    right = sum(sample.exact for sample, _ in samples)
+    right = sum(sample.exact is True for sample, _ in samples)
     yield (
         f"<p class=note>{right} with a right and {len(samples) - right} with a wrong answer, from the start of the "
         "validation set: how many there are of each says nothing of the accuracy.</p>"

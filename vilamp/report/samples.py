@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from vilamp.errors import DataError
 
 FILE = "samples.json"
+KEYFRAMES = 12
+"""Most keyframes of a question that are shown."""
+PIXELS = 160
+"""The longer side of a picture."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Sample:
         kind: of question.
         answer: what the model said.
         right_answer: what it should have said.
-        exact: whether that is right.
+        exact: whether that is right; None where nobody knows.
         evidence: spans in seconds.
         times: of all frames, in seconds.
         relevance: of all frames, None where the selector has none.
@@ -54,7 +63,7 @@ class Sample:
     kind: str
     answer: str
     right_answer: str
-    exact: bool
+    exact: bool | None
     evidence: list[tuple[float, float]]
     times: list[float]
     relevance: list[float] | None
@@ -123,3 +132,12 @@ def spread(indices: Sequence[int], count: int) -> list[int]:
     if len(indices) <= count:
         return list(indices)
     return [indices[round(i * (len(indices) - 1) / max(count - 1, 1))] for i in range(count)]
+
+
+def jpeg(frame: np.ndarray) -> str:
+    """uint8[H, W, 3] -> a small JPEG in base64."""
+    picture = Image.fromarray(frame)
+    picture.thumbnail((PIXELS, PIXELS))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return base64.b64encode(file.getvalue()).decode()

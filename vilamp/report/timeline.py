@@ -6,19 +6,17 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from matplotlib.font_manager import findfont
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 
-from vilamp.report.charts import AMBER, BLUE, INK, MUTED, POINTS, RED, Chart, as_chart, drawing, new_figure
+from vilamp.report.charts import AMBER, BLUE, MUTED, POINTS, RED, Chart, as_chart, as_png, drawing, new_figure
 from vilamp.report.samples import Sample
 
 LETTERS = 110
 """Of a title."""
-LINE = 28
-"""Pixels of a line of text."""
 MIN_COLUMNS = 6
 """A picture with fewer keyframes shows them as large as one with so many."""
 DARKEST = 190
@@ -26,15 +24,28 @@ DARKEST = 190
 
 
 def timeline(sample: Sample, name: str) -> Chart:
-    """The curve as an SVG; the PNG has the question, the answer and the keyframes too."""
+    """The curve as an SVG; the PNG is :func:`timeline_figure`."""
     with drawing():
         figure = new_figure(10, 2.2)
         _draw(figure.subplots(), sample)
         chart = as_chart(figure, name, "Relevance over time, keyframes, and where the evidence lies")
-        return replace(chart, png=_with_keyframes(chart.png, sample))
+        return replace(chart, png=as_png(timeline_figure(sample)))
 
 
-def _draw(axes: Any, sample: Sample) -> None:
+def timeline_figure(sample: Sample) -> Figure:
+    """The question with its answer, the curve, and keyframes below it; the first of its axes is time, in seconds."""
+    with drawing():
+        figure = new_figure(10, 3.8)
+        curve, below = figure.subplots(2, height_ratios=[2.2, 1])
+        _draw(curve, sample)
+        verdict = {True: "  (right)", False: f"  (wrong, it is: {sample.right_answer})", None: ""}[sample.exact]
+        title = f"{sample.question}   →   {sample.answer or '(nothing)'}{verdict}"
+        figure.suptitle(shortened(title), x=0.01, horizontalalignment="left", fontsize=11)
+        _draw_keyframes(below, sample)
+        return figure
+
+
+def _draw(axes: Axes, sample: Sample) -> None:
     times, keyframes = np.array(sample.times), np.array(sample.keyframes, dtype=int)
     heights = np.zeros(len(times))
     if sample.relevance is not None:
@@ -59,25 +70,26 @@ def _extremes(heights: np.ndarray) -> np.ndarray:
     return np.unique([part[pick(heights[part])] for part in parts for pick in (np.argmin, np.argmax)])
 
 
-def _with_keyframes(curve: bytes, sample: Sample) -> bytes:
-    """The picture of a curve with the question above and keyframes below it."""
-    keyframes = [still for still in sample.stills if not still.merged]
-    drawn = Image.open(io.BytesIO(curve))
-    size = drawn.width // max(len(keyframes), MIN_COLUMNS)
-    sheet = Image.new("RGB", (drawn.width, 2 * LINE + drawn.height + size), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(findfont("DejaVu Sans"), LINE // 2)
-    verdict = "right" if sample.exact else f"wrong, it is: {sample.right_answer}"
-    title = f"{sample.question}   →   {sample.answer or '(nothing)'}  ({verdict})"
-    draw.text((LINE // 2, LINE // 4), shortened(title), INK, font)
-    sheet.paste(drawn, (0, LINE))
-    for column, still in enumerate(keyframes):
-        left, top = column * size, LINE + drawn.height
-        draw.text((left, top), f"{sample.times[still.frame]:.0f} s", MUTED, font)
-        picture = Image.open(io.BytesIO(base64.b64decode(still.jpeg)))
-        sheet.paste(picture.resize((size - 6, size * picture.height // picture.width - 6)), (left, top + LINE))
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+def _draw_keyframes(axes: Axes, sample: Sample) -> None:
+    """One row of pictures, each with its time above; few are no larger than if they were some more."""
+    axes.axis("off")
+    stills = [still for still in sample.stills if not still.merged]
+    if not stills:
+        return
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(still.jpeg)))) for still in stills]
+    height, width = (max(picture.shape[side] for picture in pictures) for side in (0, 1))
+    step = width + width // 16
+    row = np.full((height, step * max(len(stills), MIN_COLUMNS), 3), 255, dtype=np.uint8)
+    for column, (still, picture) in enumerate(zip(stills, pictures, strict=True)):
+        row[: picture.shape[0], column * step : column * step + picture.shape[1]] = picture
+        axes.text(column * step, -height / 16, f"{sample.times[still.frame]:.0f} s", color=MUTED, fontsize=9)
+    axes.imshow(row)
+    axes.set_anchor("W")
+    if len(sample.keyframes) > len(stills):
+        remark = f"{len(stills)} of {len(sample.keyframes)} keyframes"
+        axes.text(
+            row.shape[1], height, remark, color=MUTED, fontsize=8, horizontalalignment="right", verticalalignment="top"
+        )
 
 
 def shortened(text: str) -> str:

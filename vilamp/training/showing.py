@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import time
 from collections import Counter
@@ -13,13 +11,12 @@ from itertools import islice
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vilamp.interfaces import FrameMerger, Selection
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
-from vilamp.report.samples import Cost, Sample, Samples, Still, spread
+from vilamp.report.samples import KEYFRAMES, Cost, Sample, Samples, Still, jpeg, spread
 from vilamp.samples import Batch, EncodedQuestion, Video
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss
 
@@ -30,10 +27,8 @@ Of one video at most one of each.
 """
 BATCHES = 8
 """Of the validation set, from its start, in which they are searched."""
-KEYFRAMES, MERGED = 12, 8
-"""Most frames of a question that are shown."""
-PIXELS = 160
-"""The longer side of a picture."""
+MERGED = 8
+"""Most merged frames of a question that are shown."""
 LETTERS = 2000
 """Of a text; a longer one is cut off."""
 MAX_ANSWER_TOKENS = 32
@@ -134,7 +129,7 @@ def _stills(video: Video, question: EncodedQuestion, selection: Selection, weigh
     return [
         Still(
             i,
-            _jpeg(video.frames[i]),
+            jpeg(video.frames[i].cpu().numpy()),
             i in shown,
             _grid(weights[row[i]]) if i in shown and weights is not None else None,
         )
@@ -149,15 +144,6 @@ def _grid(weights: Tensor) -> list[list[float]] | None:
     if not tokens or side * side != patches:
         return None
     return [[round(value, 5) for value in line] for line in weights.mean(dim=0).reshape(side, side).tolist()]
-
-
-def _jpeg(frame: Tensor) -> str:
-    """uint8[H, W, 3] -> a small JPEG in base64."""
-    picture = Image.fromarray(frame.cpu().numpy())
-    picture.thumbnail((PIXELS, PIXELS))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _costs(model: VideoLM, single: Batch) -> list[Cost]:
