@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import small_run
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -203,23 +204,8 @@ def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
 
 
 def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: str = "run") -> Any:
-    common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={tmp_path / 'data'}"]
-    if name == "train":
-        few = [
-            "train_videos=4",
-            "val_videos=4",
-            "min_seconds=10",
-            "max_seconds=16",
-            "events=2",
-            "look_alikes=1",
-            "questions_per_video=4",
-            "num_workers=1",
-        ]
-        common += [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
-        common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
-        common += ["report=false"]
-        common.append("lora=default")
-    return compose(name, [*common, *overrides])
+    adapted = ["lora=default"] if name == "train" else []
+    return small_run(tmp_path / folder, tmp_path / "data", *adapted, *overrides, name=name)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")

@@ -11,6 +11,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from omegaconf import DictConfig
+from small_runs import small_run
 from transformers import (
     AutoModelForCausalLM,
     LlavaOnevisionConfig,
@@ -19,23 +20,12 @@ from transformers import (
 )
 
 from vilamp.build import build_encoder, build_model
-from vilamp.config import compose
 from vilamp.errors import ConfigError
 from vilamp.locations import asset
 from vilamp.models.checkpoint import Checkpoint
 from vilamp.training.run import evaluate, train
 
 TINY = asset("tiny")
-FEW = [
-    "train_videos=3",
-    "val_videos=2",
-    "min_seconds=10",
-    "max_seconds=20",
-    "events=2",
-    "look_alikes=1",
-    "questions_per_video=4",
-    "num_workers=1",
-]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
@@ -65,13 +55,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(llava: Path, tmp_path: Path) -> Any:
     def composed(*overrides: str, name: str = "train", folder: str = "run") -> DictConfig:
-        common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={tmp_path / 'data'}"]
-        if name == "train":
-            common += [] if "init=parts" in overrides else ["init=llava_onevision", f"init.path={llava}"]
-            common += ["data.num_workers=0", "trainer.max_epochs=1"]
-            common += [f"data.generate.{setting}" for setting in [*FEW, "progress=false"]]
-            common += ["data.batch_size=3", "num_keyframes=3", "logger=csv", "report=false"]
-        return compose(name, [*common, *overrides])
+        start = [] if "init=parts" in overrides else ["init=llava_onevision", f"init.path={llava}"]
+        start = start if name == "train" else []
+        return small_run(tmp_path / folder, tmp_path / "data", *start, *overrides, name=name)
 
     return composed
 

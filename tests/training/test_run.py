@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from own_shards import draw_clip, write_shard
+from small_runs import small_run
 
 from vilamp import locations
 from vilamp.config import compose, conf_dir
@@ -43,22 +44,8 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
     """Compose a run of a few short videos into the test's folder."""
 
     def composed(*overrides: str, name: str = "train", folder: str = "run") -> DictConfig:
-        common = [f"paths.output_dir={tmp_path / folder}", f"paths.data_dir={data_dir}"]
-        if name == "train":
-            few = [
-                "train_videos=6",
-                "val_videos=4",
-                "min_seconds=10",
-                "max_seconds=24",
-                "events=2",
-                "look_alikes=1",
-                "questions_per_video=4",
-                "num_workers=1",
-            ]
-            few = [f"data.generate.{setting}" for setting in [*few, "videos_per_shard=4", "progress=false"]]
-            common += ["data.batch_size=3", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3"]
-            common += [*few, "logger=csv", "report=false"]
-        return compose(name, [*common, *overrides])
+        videos = ["data.generate.train_videos=6", "data.generate.max_seconds=24", "data.batch_size=3"]
+        return small_run(tmp_path / folder, data_dir, *(videos if name == "train" else []), *overrides, name=name)
 
     return composed
 

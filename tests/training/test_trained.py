@@ -13,10 +13,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file
+from small_runs import small_run
 from transformers import AutoModelForCausalLM
 
 from vilamp.build import build_model
-from vilamp.config import compose
 from vilamp.errors import ConfigError
 from vilamp.locations import asset
 from vilamp.models.lora import adapter_parameters
@@ -27,8 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
 ]
-FEW = ["train_videos=4", "val_videos=4", "min_seconds=10", "max_seconds=16", "events=2", "look_alikes=1"]
-FEW += ["questions_per_video=4", "num_workers=1", "videos_per_shard=4", "progress=false"]
 SMALL = ["lora=default", "lora.rank=4", "lora.alpha=8", "optim.lr.language_model=1e-2", "optim.warmup=0"]
 
 
@@ -38,11 +36,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(root: Path, folder: str, *overrides: str, name: str = "train") -> DictConfig:
-    common = [f"paths.output_dir={root / folder}", f"paths.data_dir={root / 'data'}"]
-    if name == "train":
-        common += ["data=needle_domain", *(f"data.generate.{setting}" for setting in FEW)]
-        common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
-    return compose(name, [*common, *overrides])
+    domain = ["data=needle_domain"] if name == "train" else []
+    return small_run(root / folder, root / "data", *domain, *overrides, name=name)
 
 
 @pytest.fixture(scope="module")
