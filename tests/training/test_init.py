@@ -78,7 +78,7 @@ def test_a_run_starts_from_llava_onevision_and_its_evaluation_too(
     shared = [name for name in scored.metrics if name.startswith("val/") or name == "visual_tokens"]
     assert len(shared) > 3
     assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
-    assert run.trainer.global_step == 1
+    assert run.trainer.global_step == 2
 
 
 def test_the_checkpoint_says_what_its_parts_are(config: Any, llava: Path) -> None:
