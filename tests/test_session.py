@@ -153,7 +153,7 @@ def test_a_timeline_is_drawn_without_a_verdict(session: Session) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"device": "tpu"}, "device must be"),
         ({"selector": "nearest"}, "there is no selector=nearest"),
-        ({"checkpoint": "nowhere.ckpt"}, r"checkpoint=nowhere\.ckpt is not a file"),
+        ({"checkpoint": "nowhere.ckpt"}, r"checkpoint=nowhere\.ckpt does not exist"),
         ({"max_frames": 40_000}, "data.max_frames=40000"),
         ({"num_keyframes": 1.5}, "num_keyframes must be a whole number"),
     ],

@@ -93,7 +93,7 @@ def test_mistakes_are_one_message(clip: str, outside: Path, capsys: pytest.Captu
         ([clip, " "], "error: the question is empty"),
         ([clip, COLOUR, "selector=nearest"], "error: there is no selector=nearest"),
         ([clip, COLOUR, "max_frame=3"], "error: there is no setting 'max_frame'; did you mean max_frames"),
-        ([clip, COLOUR, "checkpoint=nowhere.ckpt"], "error: checkpoint=nowhere.ckpt is not a file"),
+        ([clip, COLOUR, "checkpoint=nowhere.ckpt"], "error: checkpoint=nowhere.ckpt does not exist"),
         (
             [clip, COLOUR, "--timeline", "no/folder/why.png"],
             "error: --timeline no/folder/why.png cannot be written: No such",

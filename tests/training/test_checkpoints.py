@@ -159,7 +159,7 @@ def test_auto_without_a_checkpoint_begins_anew_and_says_so(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         assert find_start("auto", tmp_path / "none", CONFIG) == Start()
     assert "there is no checkpoint" in caplog.text
-    with pytest.raises(ConfigError, match=r"resume=.*none\.ckpt is not a file"):
+    with pytest.raises(ConfigError, match=r"resume=.*none\.ckpt does not exist"):
         find_start(str(tmp_path / "none.ckpt"), tmp_path, CONFIG)
 
 

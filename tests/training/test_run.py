@@ -202,7 +202,7 @@ def test_a_file_that_is_no_checkpoint_is_named(config: Any, tmp_path: Path, cont
 
 
 def test_evaluation_refuses_what_is_no_checkpoint_of_ours(config: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a file"):
+    with pytest.raises(ConfigError, match="does not exist"):
         evaluate(config(f"checkpoint={tmp_path / 'none.ckpt'}", name="evaluate"))
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(ConfigError, match="holds no configuration"):

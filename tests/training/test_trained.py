@@ -158,7 +158,7 @@ def test_a_run_of_another_merger_is_refused_by_name(root: Path, adapted: Run) ->
     ("path", "message"),
     [
         ("", r"init\.path=.* is neither a run's folder .* nor one of adapters .* nor what `vilamp export` wrote"),
-        ("none.ckpt", r"init\.path=.*none\.ckpt is not a file"),
+        ("none.ckpt", r"init\.path=.*none\.ckpt does not exist"),
     ],
 )
 def test_what_is_no_run_is_named(root: Path, tmp_path: Path, path: str, message: str) -> None:

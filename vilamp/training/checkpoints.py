@@ -102,7 +102,7 @@ def read_checkpoint(path: Path, setting: str) -> dict[str, Any]:
         ConfigError: there is no such file, it is damaged, or it is no checkpoint of a run.
     """
     if not path.is_file():
-        raise ConfigError(f"{setting}={path} is not a file")
+        raise ConfigError(f"{setting}={path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not look at the check sums
