@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -19,13 +21,13 @@ from vilamp.data.frames import Corrupt, FrameSettings, Sampling
 from vilamp.data.isolation import Budget
 from vilamp.data.mixture import MixedSet, Patterns, together
 from vilamp.data.needle import NeedleSet
-from vilamp.data.order import EpochBatches, Mixed, Position
+from vilamp.data.order import EpochBatches, LengthGroups, Mixed, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
 from vilamp.data.workers import StayingWorkersLoader
 from vilamp.embedding_cache import EmbeddingCache
-from vilamp.errors import ConfigError
+from vilamp.errors import ConfigError, DataError
 from vilamp.samples import Batch, EncodeQuestion, Skip
 from vilamp.video import VideoDecoder
 
@@ -49,6 +51,7 @@ class VideoDataModule(LightningDataModule):
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
         max_questions: about one training video in one epoch; None asks all.
+        group_by_length: so many training videos of similar length follow each other; None shuffles all alike.
         allow_pipe: a shard may be the output of a command.
         cache_dir: where copies go of shards that are no local files and have no index.
         embedding_cache: folder in which the scorer's frame embeddings are kept; None keeps none.
@@ -85,6 +88,7 @@ class VideoDataModule(LightningDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         max_questions: int | None = None,
+        group_by_length: int | None = None,
         allow_pipe: bool = False,
         cache_dir: str | Path = "data/remote",
         embedding_cache: str | Path | None = None,
@@ -100,6 +104,11 @@ class VideoDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} must be at least {least}, got {value}")
         if max_questions is not None and max_questions < 1:
             raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
+        if group_by_length is not None and (type(group_by_length) is not int or group_by_length < 1):
+            raise ConfigError(
+                "data.group_by_length must be a number of videos, at best a multiple of those in a step of all "
+                f"processes (64, for example), or null, got {group_by_length}"
+            )
         if not 0 <= max_skip_rate <= 1:
             raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
         given = {"train": train, "val": val}
@@ -124,10 +133,12 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.max_questions = max_questions
+        self.group_by_length = group_by_length
         self.seed = seed
         self.encode = encode
         self.indices: dict[str, ShardIndex] = {}
         self.mixed: list[Mixed] = []
+        self.groups: LengthGroups | None = None
         self.start = Position()
 
     def require(self, split: str) -> None:
@@ -160,7 +171,8 @@ class VideoDataModule(LightningDataModule):
         """Find the shards and index them.
 
         Raises:
-            DataError: there is no sample at all, or a server or a command does not give a shard.
+            DataError: there is no sample at all, a server or a command does not give a shard, or lengths are wanted of
+                shards without an index.
             OutputError: ``cache_dir`` cannot be written.
         """
         if self.indices:
@@ -181,14 +193,34 @@ class VideoDataModule(LightningDataModule):
         mixed = [indices.pop(_mixed(name)) for name in self.mix]
         if mixed:
             indices["train"], self.mixed = together(indices["train"], mixed, self.mix)
+        if self.group_by_length is not None and "train" in indices:
+            self.groups = self._group(indices["train"], self.group_by_length)
         self.indices = indices
 
+    def _group(self, index: ShardIndex, size: int) -> LengthGroups:
+        """Training samples by the number of frames that are read of them."""
+        if not index.verified:
+            raise DataError(
+                f"data.group_by_length={size} needs the length of every training video, which the index beside a shard "
+                "tells; the warning above names a shard that has none that can be used. `vilamp index` makes it, "
+                "data.group_by_length=null does without"
+            )
+        settings = self.reader.settings
+        # A sample without a video has no frames, and one whose video cannot be read is skipped.
+        frames = [
+            min(math.ceil((sample.seconds or 0.0) * settings.fps), settings.max_frames) for sample in index.samples
+        ]
+        return LengthGroups(size, np.array(frames))
+
     def digests(self) -> dict[str, str]:
-        """Of each split, what tells another set or order of samples from this one: a hash over their keys."""
-        return {
-            split: hashlib.blake2b("\0".join(s.key for s in index.samples).encode(), digest_size=16).hexdigest()
-            for split, index in self.indices.items()
-        }
+        """Of each split, what tells another set or order of samples from this one: a hash over their keys.
+
+        Where samples are grouped by length, over their lengths too.
+        """
+        told = {split: "\0".join(s.key for s in index.samples).encode() for split, index in self.indices.items()}
+        if self.groups is not None:
+            told["train"] += self.groups.lengths.tobytes()
+        return {split: hashlib.blake2b(what, digest_size=16).hexdigest() for split, what in told.items()}
 
     def train_batches(self) -> EpochBatches:
         """The batches of this rank, shuffled anew in every epoch, from ``start`` on."""
@@ -196,7 +228,14 @@ class VideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Of :meth:`train_batches`."""
-        return self._loader("train", self.train_batches(), self.max_questions)
+        batches = self.train_batches()
+        in_a_step = batches.batch_size * batches.world_size
+        if self.groups is not None and self.groups.size % in_a_step:
+            log.warning(
+                "data.group_by_length=%d is no multiple of the %d videos in a step of all processes: some steps have "
+                "videos of two groups", self.groups.size, in_a_step
+            )  # fmt: skip
+        return self._loader("train", batches, self.max_questions)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """In the order of the shards, the same in every epoch; an empty list without validation data."""
@@ -224,6 +263,7 @@ class VideoDataModule(LightningDataModule):
             world_size=self.trainer.world_size if self.trainer else 1,
             start=start,
             mixed=mixed,
+            groups=self.groups if shuffle else None,
         )
 
     def _loader(self, split: str, batches: EpochBatches, max_questions: int | None) -> DataLoader[Any]:

@@ -9,6 +9,9 @@ Several sets can be mixed.  An epoch then has each sample of the first set once,
 which goes on where the epoch before stopped: through one shuffled pass over that set after the other.  This is a pure
 function of (seed, epoch), too.
 
+Samples of similar length can be grouped.  The order then depends on their lengths as well, and on nothing else: a group
+has its own size, whatever the batches are that the order is cut into.
+
 A position in an epoch is the number of its samples that are consumed.  What comes after it is the rest of the same
 order, which can be cut anew: by another number of ranks or another batch size.
 """
@@ -21,6 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
+
+LARGEST_WINDOW = 50
+"""Groups among which samples are sorted by length."""
+LEAST_WINDOWS = 4
+"""Of an epoch: a small set that was sorted as one would have the same samples together in every epoch."""
 
 
 class Place(NamedTuple):
@@ -38,6 +46,18 @@ class Mixed(NamedTuple):
 
     size: int
     taken: int
+
+
+class LengthGroups(NamedTuple):
+    """How samples are grouped: so many of similar length follow each other.
+
+    Attributes:
+        size: samples of a group.
+        lengths: int64[n], of each sample in the index.
+    """
+
+    size: int
+    lengths: np.ndarray
 
 
 class Position(NamedTuple):
@@ -79,6 +99,30 @@ def mixed_places(size: int, mixed: Sequence[Mixed], seed: int, epoch: int) -> np
     return places[epoch_order(len(places), seed, epoch)]
 
 
+def grouped_by_length(lengths: np.ndarray, group: int, seed: int | str, epoch: int) -> np.ndarray:
+    """How to reorder an epoch so that samples of similar length follow each other.
+
+    The epoch is cut into windows, whose samples are sorted by length and cut into groups; then the groups of all
+    windows are shuffled.  What does not fill a group stays at the epoch's end.
+
+    Args:
+        lengths: int64[n], of the samples in the order of the epoch.
+        group: samples of a group.
+        seed: of the order.
+        epoch: its number.
+
+    Returns:
+        int64[n], which sample of that order comes at each place.
+    """
+    groups = len(lengths) // group
+    whole = groups * group
+    windows = max(LEAST_WINDOWS, -(-groups // LARGEST_WINDOW))
+    window_of = (np.arange(groups) * windows // max(groups, 1)).repeat(group)
+    by_length = np.lexsort((lengths[:whole], window_of)).reshape(groups, group)
+    shuffled = by_length[epoch_order(groups, f"{seed}/groups", epoch)].ravel()
+    return np.concatenate([shuffled, np.arange(whole, len(lengths))])
+
+
 def question_seed(seed: int, epoch: int, key: str) -> int:
     """Seeds the random choices made for one question: 0 <= result < 2^63, the same on every machine."""
     return int.from_bytes(_digest(seed, epoch, key)[:8], "little") >> 1
@@ -111,6 +155,7 @@ class EpochBatches(Sampler[list[Place]]):
         start: where the first iteration goes on.  The epoch of ``start`` has as many batches as any other: its first
             :attr:`done` count as had, whatever the batches were that consumed its samples.
         mixed: sets that are mixed in; only with ``shuffle``.
+        groups: of similar length, and the lengths of all samples, mixed ones too; only with ``shuffle``.
 
     Attributes:
         size: samples in an epoch.
@@ -127,11 +172,13 @@ class EpochBatches(Sampler[list[Place]]):
         world_size: int = 1,
         start: Position = Position(),  # noqa: B008  (it cannot be changed)
         mixed: Sequence[Mixed] = (),
+        groups: LengthGroups | None = None,
     ) -> None:
         self.first = size
         self.mixed = tuple(mixed)
         self.size = size + sum(one.taken for one in self.mixed)
         self.batch_size = batch_size
+        self.groups = groups
         self.seed = seed
         self.shuffle = shuffle
         self.rank = rank
@@ -161,11 +208,17 @@ class EpochBatches(Sampler[list[Place]]):
     def __len__(self) -> int:
         return num_steps(self.size, self.batch_size, self.world_size)
 
+    def _order(self) -> np.ndarray:
+        """The places of the epoch, int64[n, 2]."""
+        if not self.shuffle:
+            return np.stack([np.arange(self.size), np.zeros(self.size, dtype=np.int64)], axis=1)
+        order = mixed_places(self.first, self.mixed, self.seed, self.epoch)
+        if self.groups is None:
+            return order
+        return order[grouped_by_length(self.groups.lengths[order[:, 0]], self.groups.size, self.seed, self.epoch)]
+
     def __iter__(self) -> Iterator[list[Place]]:
-        if self.shuffle:
-            order = mixed_places(self.first, self.mixed, self.seed, self.epoch)
-        else:
-            order = np.stack([np.arange(self.size), np.zeros(self.size, dtype=np.int64)], axis=1)
+        order = self._order()
         if self.epoch == self.start.epoch:
             order = order[self.start.consumed :]
         for step in range(num_steps(len(order), self.batch_size, self.world_size)):
