@@ -93,7 +93,7 @@ def time_row(file: Path, size: int, repeats: int) -> Row:
     asked = session.ask(QUESTIONS[1])
     model = loaded.model
     with torch.no_grad():
-        (visual,), _ = model.see(Batch([video], [asked.question], [0]), [session.features])
+        (visual,), _ = model.see(Batch([video], [asked.question], [0]), session.features)
         prompt = asked.question.input_ids[asked.question.labels == IGNORED]
         sequence, _ = model.join(prompt, prompt, visual)
     end = loaded.encode.tokenizer.eos_token_id
@@ -125,7 +125,7 @@ def flop_row(size: int) -> Row:
     _make_fake(model, fake)
     with fake:
         frames = torch.empty((size, cfg.model.frame_size, cfg.model.frame_size, 3), dtype=torch.uint8)
-    features = KeptFeatures(model.vision_tower, frames, ROOM)
+    features = KeptFeatures(model.vision_tower, [frames], ROOM)
     counts: dict[str, int] = {}
     with torch.no_grad(), fused_kernels(gpu=False), StorageTracker(fake):
         watching = _flops(lambda: model.scorer.embed_frames(frames))
@@ -157,7 +157,7 @@ class _Question:
         return _flops(self._see)
 
     def _see(self) -> None:
-        model, total = self.model, len(self.features)
+        model, (total,) = self.model, self.features.lengths
         ids = torch.arange(32).clamp_max(model.scorer.context - 1)
         ids[-1] = model.scorer.clip.config.text_config.eos_token_id
         query = model.scorer.embed_queries([ids])[0]

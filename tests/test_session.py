@@ -62,7 +62,7 @@ def test_answers_are_those_of_each_question_alone(
         batch = Batch([video], [question], [0])
         with torch.no_grad():
             (visual,), (selection,) = model.see(batch)
-            (kept,), _ = model.see(batch, [session.features])
+            (kept,), _ = model.see(batch, session.features)
         assert visual is not None and kept is not None and selection is not None
         assert torch.equal(visual, kept)
         assert torch.equal(selection.keyframes, answer.selection.keyframes)

@@ -129,7 +129,7 @@ class Batch:
     """Some videos and the questions about them.
 
     Attributes:
-        videos: each video once, however many questions it has.
+        videos: each video once, however many questions it has; their frames have one height and width.
         questions: all questions of the batch; may be empty where every sample of the batch was skipped.
         video_of: for each question the index of its video in ``videos``, -1 for a text-only question.
         skipped: what should have been in this batch and could not be used.

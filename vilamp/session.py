@@ -25,7 +25,7 @@ from vilamp.embedding_cache import Lookup
 from vilamp.errors import ConfigError, DataError
 from vilamp.interfaces import Selection, VideoDecoder
 from vilamp.locations import asset
-from vilamp.models.frame_features import KeptFeatures
+from vilamp.models.frame_features import KeptFeatures, cut
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
@@ -116,7 +116,7 @@ class Session:
         begun = time.perf_counter()
         encoded = self._encode(question)
         model, tokenizer = self.loaded.model, self.loaded.encode.tokenizer
-        (visual,), (selection,) = model.see(Batch([self.video], [encoded], [0]), [self.features])
+        (visual,), (selection,) = model.see(Batch([self.video], [encoded], [0]), self.features)
         assert visual is not None and selection is not None
         prompt = encoded.input_ids[encoded.labels == IGNORED]
         sequence, _ = model.join(prompt, prompt, visual)
@@ -220,11 +220,11 @@ def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> tuple[Video
     for number, chunk in enumerate(video.frames.split(model.scorer.chunk_size)):
         progress("looking through", number * model.scorer.chunk_size, total)
         embeddings.append(model.scorer.embed_frames(chunk))
-    features = KeptFeatures(model.vision_tower, video.frames, loaded.features_room)
-    for start in range(0, total, model.chunk_size):
-        progress("looking closely", start, total)
+    features = KeptFeatures(model.vision_tower, [video.frames], loaded.features_room)
+    for spans in cut([total], model.chunk_size):
+        progress("looking closely", spans[0].start, total)
         before = features.num_kept
-        features.chunk(start, min(start + model.chunk_size, total))
+        features.chunk(spans)
         if features.num_kept == before:
             log.warning(
                 "what the vision tower says of %d of the %d frames is kept, of the others it is computed for each "

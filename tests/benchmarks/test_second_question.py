@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vilamp.models.frame_features import Span
+
 
 def test_the_last_lines_have_a_row_for_every_length(capsys) -> None:
     second_question.main(["--quick", "--json"])
@@ -36,6 +38,6 @@ def test_attention_is_counted_as_both_of_its_products() -> None:
 
 
 def test_a_tower_is_not_run_again() -> None:
-    features = second_question.KeptFeatures(nn.Linear(3, 2), torch.zeros(4, 3), second_question.ROOM)
-    assert second_question._flops(lambda: features.chunk(0, 4)) > 0
-    assert second_question._flops(lambda: features.chunk(0, 4)) == 0
+    features = second_question.KeptFeatures(nn.Linear(3, 2), [torch.zeros(4, 3)], second_question.ROOM)
+    assert second_question._flops(lambda: features.chunk([Span(0, 0, 4)])) > 0
+    assert second_question._flops(lambda: features.chunk([Span(0, 0, 4)])) == 0

@@ -292,7 +292,7 @@ def test_kept_features_change_no_bit(name: str, anchor: str, room: int) -> None:
     """Question after question on kept features gives what each gives on the frames."""
     merger = LanguageSpaceMerger() if name == "language" else MERGERS[name]()
     stream, frames = make_stream(merger, 4, anchor=anchor), make_video(23)
-    kept = KeptFeatures(stream.vision_tower, frames, room)
+    kept = KeptFeatures(stream.vision_tower, [frames], room)
     for asked in (view([2, 9, 10]), view([0, 22], seed=3), view([])):
         assert torch.equal(stream(kept, [asked])[0], stream(frames, [asked])[0])
     assert kept.num_kept == (23 if room == 10**6 else 0 if room == 0 else kept.num_kept)

@@ -19,6 +19,8 @@ from resumable import EXACT, KEYS, assert_same_end, killed, last, logged, settin
 import vilamp.training.run as training
 from vilamp.config import compose
 from vilamp.data.order import epoch_order
+from vilamp.data.packing.indexing import write_foreign_index
+from vilamp.errors import ConfigError
 from vilamp.training.run import Run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
@@ -80,6 +82,22 @@ def test_two_ranks_are_killed_and_one_goes_on_with_the_rest(shards: Path, train_
     assert [set(keys) for _, keys in batches[:1]] == [{key for _, key in order[4:7]}]
     assert run.trainer.global_step == 2 + 3 + 4
     assert run.trainer.optimizers[0].param_groups[0]["lr"] == 0, "the schedule ends with the run"
+
+
+def test_grouped_videos_are_gone_on_with_by_other_ranks_in_other_batches(train_noting: Any, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_shards(shards)
+    for shard in sorted(shards.glob("*.tar")):
+        assert not write_foreign_index(str(shard)).error
+    arguments = settings(shards, tmp_path / "run", "data.group_by_length=2")
+    killed(tmp_path / "before", 3, arguments, ranks=2)
+    assert last(tmp_path / "run")["continuation"]["position"] == (0, 4)
+    had = [sample for rank in (0, 1) for sample in noted(tmp_path / f"before{rank}")[:2]]
+    train_noting(tmp_path / "after", [*arguments, "resume=auto", "data.batch_size=3"])
+    assert sorted(had + noted(tmp_path / "after")) == [(epoch, key) for epoch in (0, 1) for key in KEYS]
+    with pytest.raises(ConfigError, match=r"data\.group_by_length was 2 and is None"):
+        train_noting(tmp_path / "other", [*settings(shards, tmp_path / "run"), "resume=auto"])
 
 
 @pytest.mark.parametrize("steps", [4, 6], ids=["within an epoch", "between two"])

@@ -18,6 +18,7 @@ from vilamp.build import build_model, build_optim
 from vilamp.errors import ConfigError
 from vilamp.memory.kernels import few_blocks, fused_kernels
 from vilamp.memory.tracker import StorageTracker
+from vilamp.models.frame_features import FrameFeatures
 from vilamp.models.precision import held_in
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import View, VisualStream
@@ -210,10 +211,14 @@ class _Counting:
         model.vision_tower.forward = tracker.run_once(model.vision_tower.forward)  # type: ignore[method-assign, assignment]
         if gpu:
             for part in (model.scorer, model.vision_tower):  # a chunk is copied from the host
-                part.preprocess.register_forward_pre_hook(lambda _, chunk: (chunk[0].clone(),))
+                part.preprocess.register_forward_pre_hook(self._copy)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._is_gradient)
+
+    def _copy(self, _: nn.Module, chunk: tuple[Tensor]) -> tuple[Tensor]:
+        """One that was put together from several videos is a copy already; where it was made does not matter."""
+        return (chunk[0].clone(),) if self.tracker.ignores(chunk[0]) else chunk
 
     def _is_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -251,9 +256,9 @@ class _Counting:
         keyframes = torch.arange(count) * (cfg.frames - 1) // max(count - 1, 1)  # evenly
         ids = torch.zeros(text + 1, dtype=torch.int64)
         ids[text // 2] = VIDEO_TOKEN
+        views = [View(keyframes, query, 0, video) for video, query in enumerate(queries)]
         sequences = []
-        for video, query in zip(self.frames, queries, strict=True):
-            (visual,) = stream(video, [View(keyframes, query, 0)])
+        for visual in stream(FrameFeatures(model.vision_tower, self.frames), views):
             if visual.requires_grad:
                 visual.register_hook(self._leave_language_model)
             sequences.append(model.join(ids, ids, visual)[0])

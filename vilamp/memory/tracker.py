@@ -99,6 +99,10 @@ class StorageTracker(TorchDispatchMode):
         """Leave a tensor out: it lies on the host."""
         self._ignored.add(tensor.untyped_storage()._cdata)
 
+    def ignores(self, tensor: Tensor) -> bool:
+        """Whether a tensor is left out."""
+        return tensor.untyped_storage()._cdata in self._ignored
+
     def relabel(self, tensor: Tensor, label: str) -> None:
         """Count a tensor under another label from now on."""
         key = tensor.untyped_storage()._cdata

@@ -156,30 +156,30 @@ class VideoLM(nn.Module):
         return answers
 
     def see(
-        self, batch: Batch, features: Sequence[FrameFeatures] | None = None
+        self, batch: Batch, features: FrameFeatures | None = None
     ) -> tuple[list[Tensor | None], list[Selection | None]]:
         """The visual sequence float[V, D] and the selection for every question; None for a text-only one.
 
         Args:
             batch: videos and questions.
-            features: of each video, where they may be known already; None computes them.
+            features: of the videos, where they may be known already; None computes them.
         """
         visuals: list[Tensor | None] = [None] * len(batch.questions)
         selections: list[Selection | None] = [None] * len(batch.questions)
-        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
+        views: dict[int, View] = {}
         for index, video in enumerate(batch.videos):
             asked = [i for i, of in enumerate(batch.video_of) if of == index]
             if not asked:
                 continue
-            questions = [batch.questions[i] for i in asked]
-            picked, queries = self.select(video, questions)
-            views = [
-                View(selection.keyframes.cpu(), query, question.seed)
-                for selection, query, question in zip(picked, queries, questions, strict=True)
-            ]
-            sequences = stream(video.frames if features is None else features[index], views)
-            for i, selection, sequence in zip(asked, picked, sequences, strict=True):
-                visuals[i], selections[i] = sequence, selection
+            picked, queries = self.select(video, [batch.questions[i] for i in asked])
+            for i, selection, query in zip(asked, picked, queries, strict=True):
+                selections[i] = selection
+                views[i] = View(selection.keyframes.cpu(), query, batch.questions[i].seed, index)
+        if features is None:
+            features = FrameFeatures(self.vision_tower, [video.frames for video in batch.videos])
+        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
+        for i, sequence in zip(views, stream(features, list(views.values())), strict=True):
+            visuals[i] = sequence
         return visuals, selections
 
     def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:

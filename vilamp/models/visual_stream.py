@@ -1,9 +1,11 @@
-"""The heart: one video goes in as a stream of chunks, and one visual sequence per question comes out.
+"""The heart: videos go in as a stream of chunks, and one visual sequence per question comes out.
 
-Patch features exist for one chunk of frames at a time; what is kept of a chunk is its part of the visual sequence.
-The running state from chunk to chunk is what later frames are compared with: the last keyframe's patches, one value for
-each question, or the first K frames of the video (:mod:`vilamp.models.anchors`).  So memory is O(chunk + K) in patches
-and O(N) in nothing but those tokens, and no result depends on the chunk size.
+Patch features exist for one chunk of frames at a time; what is kept of a chunk is its part of the visual sequences.  A
+chunk is filled from as many videos as it takes, one after the other.  The running state from chunk to chunk is that of
+the one video that a chunk ends in: what later frames are compared with, the last keyframe's patches, one value for each
+question, or the first K frames of the video (:mod:`vilamp.models.anchors`).  So memory is O(chunk + K) in patches and
+O(N) in nothing but those tokens, and no result depends on the chunk size or on the other videos.  In training, what a
+chunk has handed on stays until the backward pass: O(K) in patches for each video that a chunk's end has cut.
 
 Legend: N frames, n frames of a chunk, P patches, K keyframes, Dv vision width, D language width, T tokens of a merged
 frame.
@@ -21,23 +23,67 @@ from torch.utils.checkpoint import checkpoint
 
 from vilamp.interfaces import FrameMerger
 from vilamp.models.anchors import BY_NUMBER, PRECEDING, Part, frames_by_number, grow, preceding_keyframes
-from vilamp.models.frame_features import FrameFeatures
+from vilamp.models.frame_features import FrameFeatures, Span, cut
 from vilamp.models.projector import Projector
 
 
 @dataclass(frozen=True)
 class View:
-    """What one question wants of a video.
+    """What one question wants of its video.
 
     Attributes:
         keyframes: int64[K] on the host, ascending.
         query: float[Ds], the question in the scorer's space.
         seed: of the merger's random draws.
+        video: which of the videos it is about.
     """
 
     keyframes: Tensor
     query: Tensor
     seed: int
+    video: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share that one video has in a chunk, with the questions about it.
+
+    Attributes:
+        span: its frames.
+        numbers: of its questions, among all.
+        views: those of the questions.
+        parts: the share as each question sees it.
+    """
+
+    span: Span
+    numbers: list[int]
+    views: list[View]
+    parts: list[Part]
+
+    @classmethod
+    def of(cls, span: Span, views: Sequence[View]) -> Share:
+        """With those of all views that are about this video."""
+        numbers = [number for number, view in enumerate(views) if view.video == span.video]
+        own = [views[number] for number in numbers]
+        return cls(span, numbers, own, [Part.of(view.keyframes, span.start, span.stop) for view in own])
+
+
+@dataclass(frozen=True)
+class State:
+    """What a chunk hands on to the next one of the same video, for each question about it.
+
+    Attributes:
+        carries: what later frames are compared with; None before there is any.
+        draws: the state of the generator that the merger draws from.
+    """
+
+    carries: list[Tensor | None]
+    draws: list[Tensor]
+
+    @classmethod
+    def first(cls, views: Sequence[View]) -> State:
+        """At the beginning of a video."""
+        return cls([None] * len(views), [torch.Generator().manual_seed(view.seed).get_state() for view in views])
 
 
 def interleave(keyframe_tokens: Tensor, merged_tokens: Tensor, keyframes: Tensor, num_frames: int) -> Tensor:
@@ -64,7 +110,7 @@ def interleave(keyframe_tokens: Tensor, merged_tokens: Tensor, keyframes: Tensor
 
 
 class VisualStream(nn.Module):
-    """Vision tower, merger and projector over one video, chunk by chunk.
+    """Vision tower, merger and projector over the videos of a batch, chunk by chunk.
 
     It owns no weights of its own; the three parts are those of the :class:`~vilamp.models.video_lm.VideoLM`.
 
@@ -92,74 +138,89 @@ class VisualStream(nn.Module):
         self.anchor = anchor
 
     def forward(self, frames: Tensor | FrameFeatures, views: Sequence[View]) -> list[Tensor]:
-        """One visual sequence for each question about a video.
+        """One visual sequence for each question about some videos.
 
-        The vision tower runs once over the video, however many questions there are.
+        The vision tower runs once over each video, however many questions there are, and not at all over one without.
 
         Args:
-            frames: uint8[N, H, W, 3], on any device; moved chunk by chunk.  Or their features, which may be kept from
-                an earlier question.
+            frames: uint8[N, H, W, 3] of one video, on any device; moved chunk by chunk.  Or the features of one or
+                several, which may be kept from an earlier question.
             views: one for each question.
 
         Returns:
             For each view float[V, D], V = K * tokens_per_keyframe + (N - K) * tokens_per_frame + tokens_per_video.
         """
-        features = frames if isinstance(frames, FrameFeatures) else FrameFeatures(self.vision_tower, frames)
-        num_frames = len(features)
-        generator_states = [torch.Generator().manual_seed(view.seed).get_state() for view in views]
-        carries: list[Tensor | None] = [None] * len(views)
+        features = frames if isinstance(frames, FrameFeatures) else FrameFeatures(self.vision_tower, [frames])
+        asked = {view.video for view in views}
+        lengths = [length if video in asked else 0 for video, length in enumerate(features.lengths)]
         sequences: list[list[Tensor]] = [[] for _ in views]
-        for start in range(0, num_frames, self.chunk_size):
-            stop = min(start + self.chunk_size, num_frames)
-            parts = [Part.of(view.keyframes, start, stop) for view in views]
-            encode = partial(features.chunk, start, stop)
-            tokens, carries, generator_states = self._run(encode, views, parts, carries, generator_states)
-            for sequence, new in zip(sequences, tokens, strict=True):
-                sequence.append(new)
+        state = State([], [])
+        for spans in cut(lengths, self.chunk_size):
+            shares = [Share.of(span, views) for span in spans]
+            if spans[0].start == 0:  # what came from the video before would stay in memory until the backward pass
+                state = State([], [])
+            tokens, state = self._run(partial(features.chunk, spans), shares, state)
+            numbers = (number for share in shares for number in share.numbers)
+            for number, new in zip(numbers, tokens, strict=True):
+                sequences[number].append(new)
         return [self.projector.end(sequence) for sequence in sequences]
 
     @property
     def _projects_first(self) -> bool:
         return self.merger.space == "language"
 
-    def _run(
-        self,
-        encode: Callable[[], Tensor],
-        views: Sequence[View],
-        parts: list[Part],
-        carries: list[Tensor | None],
-        generator_states: list[Tensor],
-    ) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
+    def _run(self, encode: Callable[[], Tensor], shares: list[Share], state: State) -> tuple[list[Tensor], State]:
         """One chunk, recomputed in the backward pass where activations of all its patches would otherwise be stored.
 
-        Random draws start from the state that the chunk is given, not from a shared generator, because a recomputation
-        must draw again what the first computation drew.
-        """
-        next_states: list[Tensor] = []
+        Args:
+            encode: computes its features, float[n, P, Dv].
+            shares: of the videos in it, in their order.
+            state: of the first video, where an earlier chunk has begun with it.
 
-        def distil(*carries: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
-            next_states.clear()
+        Returns:
+            The tokens for each question of each share, float[., D]; and the state of the last video.
+        """
+
+        def distil(*carries: Tensor | None) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
             patches = self._patches(encode)  # [n, P, Dv or D]
-            kept = list(carries)
-            if self.anchor == BY_NUMBER and views:
-                # One tensor for all questions, whose keyframes differ: the first frames of the video do not.
-                kept = [grow(carries[0], patches, max(len(view.keyframes) for view in views))] * len(views)
-            outputs = []
-            for i, (view, part, state) in enumerate(zip(views, parts, generator_states, strict=True)):
-                generator = torch.Generator()
-                generator.set_state(state)
-                keyframes, merged = self._distil(patches, part, kept[i], view.query, generator)
-                if self.anchor == PRECEDING and len(part.keyframes):
-                    kept[i] = keyframes[-1:].clone()  # a slice would keep all of them in memory
-                outputs.append(self._tokens(keyframes, merged, part))
-                next_states.append(generator.get_state())
-            return outputs, kept
+            # A split into one would copy the gradient of the whole chunk.
+            parts = patches.split([len(share.span) for share in shares]) if len(shares) > 1 else [patches]
+            now, outputs = State(list(carries), state.draws), []
+            for share, own in zip(shares, parts, strict=True):
+                tokens, now = self._share(own, share, State.first(share.views) if share.span.start == 0 else now)
+                outputs += tokens
+            return outputs, now.carries, now.draws
 
         if torch.is_grad_enabled() and self._stores_activations():
-            outputs, kept = checkpoint(distil, *carries, use_reentrant=False)
+            outputs, carries, draws = checkpoint(distil, *state.carries, use_reentrant=False)
         else:
-            outputs, kept = distil(*carries)
-        return outputs, kept, next_states
+            outputs, carries, draws = distil(*state.carries)
+        return outputs, State(carries, draws)
+
+    def _share(self, patches: Tensor, share: Share, state: State) -> tuple[list[Tensor], State]:
+        """The tokens of one video's frames of a chunk for each question about it, and what comes after them.
+
+        Random draws start from the state that is given, not from a shared generator, because a recomputation must draw
+        again what the first computation drew.
+
+        Args:
+            patches: float[n, P, D], in the merger's space.
+            share: of the video.
+            state: of the video up to here.
+        """
+        kept, draws, outputs = list(state.carries), [], []
+        if self.anchor == BY_NUMBER:
+            # One tensor for all questions, whose keyframes differ: the first frames of the video do not.
+            kept = [grow(kept[0], patches, max(len(view.keyframes) for view in share.views))] * len(kept)
+        for i, (view, part) in enumerate(zip(share.views, share.parts, strict=True)):
+            generator = torch.Generator()
+            generator.set_state(state.draws[i])
+            keyframes, merged = self._distil(patches, part, kept[i], view.query, generator)
+            if self.anchor == PRECEDING and len(part.keyframes):
+                kept[i] = keyframes[-1:].clone()  # a slice would keep all of them in memory
+            outputs.append(self._tokens(keyframes, merged, part))
+            draws.append(generator.get_state())
+        return outputs, State(kept, draws)
 
     def _stores_activations(self) -> bool:
         parts = [self.vision_tower, self.merger]
@@ -178,7 +239,7 @@ class VisualStream(nn.Module):
     def _distil(
         self, patches: Tensor, part: Part, carry: Tensor | None, query: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Split one chunk into keyframes and the rest, and merge the rest.
+        """Split a video's frames of one chunk into keyframes and the rest, and merge the rest.
 
         Args:
             patches: float[n, P, D], here and below in the merger's space.
@@ -200,7 +261,7 @@ class VisualStream(nn.Module):
         return keyframes, self.merger(to_merge, anchors, anchor_of.to(device), query, generator=generator)
 
     def _tokens(self, keyframes: Tensor, merged: Tensor, part: Part) -> Tensor:
-        """The chunk's part of the visual sequence, float[., D], from what :meth:`_distil` returns."""
+        """Their part of the visual sequence, float[., D], from what :meth:`_distil` returns."""
         if self._projects_first:
             keyframes = self.projector.pool(keyframes)
         else:
