@@ -30,6 +30,7 @@ from vilamp.config import compose
 from vilamp.data.dataset import Collate, VideoDataset
 from vilamp.data.module import VideoDataModule
 from vilamp.data.order import Place
+from vilamp.frame_file import FrameFile
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import EncodeQuestion
 
@@ -83,7 +84,7 @@ class Pass:
         self.frames = self.questions = self.embedded = 0
         embed = self.model.scorer.embed_frames
 
-        def counted(frames: torch.Tensor) -> torch.Tensor:
+        def counted(frames: torch.Tensor | FrameFile) -> torch.Tensor:
             self.embedded += len(frames)
             return embed(frames)
 

@@ -20,7 +20,7 @@ MODULES = {
 STOREYS = [
     {"credentials", "errors", "locations", "disk"},
     {"probe", "video", "benchmark"},
-    {"embedding_cache"},
+    {"embedding_cache", "frame_file"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing", "report"},
     {"selectors", "mergers", "decoders", "models", "data"},
@@ -39,6 +39,7 @@ STRANGERS = {"selectors", "mergers", "decoders", "models", "data"}
 FORBIDDEN = {
     "interfaces": {"hydra", "omegaconf", "lightning", "transformers"},
     "embedding_cache": {"hydra", "omegaconf", "lightning", "transformers"},
+    "frame_file": {"hydra", "omegaconf", "lightning", "transformers"},
     "samples": {"hydra", "omegaconf", "lightning", "transformers"},
     "selectors": {"hydra", "omegaconf", "lightning", "transformers"},
     "mergers": {"hydra", "omegaconf", "lightning", "transformers"},

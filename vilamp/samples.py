@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vilamp.credentials import without_credentials
+from vilamp.frame_file import FrameFile
 
 if TYPE_CHECKING:  # packing and inspecting shards goes without torch
     from torch import Tensor
@@ -27,7 +28,8 @@ class Video:
     Attributes:
         key: names the sample in its shard.
         frames: uint8[N, H, W, 3], RGB, in temporal order; none of them where the reader has found the embeddings and
-            needs no more (:attr:`vilamp.data.decode.VideoReader.needs_frames`).
+            needs no more (:attr:`vilamp.data.decode.VideoReader.needs_frames`).  Those of a long video are in a file,
+            so whoever reads them takes a chunk at a time, ``frames[start:stop]``, and gets a tensor in both cases.
         timestamps: float64[N], seconds from the first frame of the video.
         decoder: who decoded it, to count by; empty where nobody had to.
         gaps: how many of the frames stand in for one that cannot be decoded.
@@ -35,7 +37,7 @@ class Video:
     """
 
     key: str
-    frames: Tensor
+    frames: Tensor | FrameFile
     timestamps: Tensor
     decoder: str = ""
     gaps: int = 0
@@ -43,6 +45,11 @@ class Video:
 
     def __len__(self) -> int:
         return self.timestamps.shape[0]
+
+    def head(self, count: int) -> Video:
+        """Its first ``count`` frames, none of which is copied, as a video without a lookup."""
+        frames = self.frames.head(count) if isinstance(self.frames, FrameFile) else self.frames[:count]
+        return Video(self.key, frames, self.timestamps[:count])
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.isolation import Budget
 from vilamp.data.order import question_seed
+from vilamp.data.spool import IN_MEMORY_GIB, Spool
 from vilamp.decoders.auto import AutoDecoder
 from vilamp.embedding_cache import Lookup
 from vilamp.errors import ConfigError, DataError
@@ -217,9 +218,9 @@ def _watch(loaded: LoadedModel, video: Video, progress: Progress) -> tuple[Video
     """All that does not depend on a question, chunk by chunk, in the chunks in which questions will ask for it."""
     model, total = loaded.model, len(video)
     embeddings: list[torch.Tensor] = []
-    for number, chunk in enumerate(video.frames.split(model.scorer.chunk_size)):
-        progress("looking through", number * model.scorer.chunk_size, total)
-        embeddings.append(model.scorer.embed_frames(chunk))
+    for start in range(0, total, model.scorer.chunk_size):
+        progress("looking through", start, total)
+        embeddings.append(model.scorer.embed_frames(video.frames[start : start + model.scorer.chunk_size]))
     features = KeptFeatures(model.vision_tower, [video.frames], loaded.features_room)
     for spans in cut([total], model.chunk_size):
         progress("looking closely", spans[0].start, total)
@@ -293,7 +294,10 @@ def _reader(cfg: DictConfig) -> VideoReader:
         cfg.model.frame_size,
         **{key: data[key] for key in ("sampling", "corrupt", "max_gaps") if key in data},
     )
-    return VideoReader(decoder, frames, Budget(data.get("decode_timeout"), data.get("decode_memory")))
+    budget = Budget(data.get("decode_timeout"), data.get("decode_memory"))
+    return VideoReader(
+        decoder, frames, budget, Spool(data.get("frames_in_memory", IN_MEMORY_GIB), data.get("frames_dir"))
+    )
 
 
 def _remark(cfg: DictConfig, trained: bool) -> str:

@@ -80,7 +80,7 @@ def _row(sample: ShardSample) -> dict[str, Any]:
         row |= {"questions": len(annotation.questions), "first_question": annotation.questions[0].question}
         extension = sample.video(annotation)
         if extension is not None and sample.seconds is None:
-            row["seconds"] = video_seconds(sample.read(extension))
+            row["seconds"] = video_seconds(sample.source(extension))
     except SkipSample as skip:
         row = {"questions": 0, "first_question": "", **row, "problem": str(skip)}
     return row

@@ -12,7 +12,9 @@ import torch
 from vilamp.data.frame_identity import frame_identity
 from vilamp.data.frames import FrameSettings, iterate_frames, plan_times
 from vilamp.data.isolation import Budget, Decoded, DecodeProcess, can_isolate
+from vilamp.data.spool import Spool
 from vilamp.embedding_cache import EmbeddingCache
+from vilamp.frame_file import FrameFile
 from vilamp.probe import DecodeError, Source
 from vilamp.samples import SkipSample, Video
 from vilamp.video import VideoDecoder
@@ -31,6 +33,7 @@ class VideoReader:
         decoder: reads the pixels.
         settings: which frames, and how large.
         budget: of one video.  With any limit, videos are decoded by a process of their own.
+        spool: where the frames are put.
         cache: has the embeddings of videos that were read before in the same way.
         needs_frames: False leaves those undecoded of which the cache has the embeddings.
     """
@@ -38,6 +41,7 @@ class VideoReader:
     decoder: VideoDecoder
     settings: FrameSettings
     budget: Budget = field(default_factory=Budget)
+    spool: Spool = field(default_factory=Spool)
     cache: EmbeddingCache | None = None
     needs_frames: bool = True
 
@@ -47,7 +51,7 @@ class VideoReader:
         if self.budget.is_limited and not can_isolate():
             log.warning("videos are decoded without limits of time and memory: only Linux has what that needs")
         elif self.budget.is_limited:
-            self._decode = DecodeProcess(self.decoder, self.settings, self.budget).decode
+            self._decode = DecodeProcess(self.decoder, self.settings, self.budget, self.spool).decode
 
     def read(self, source: Source, key: str, shard: str = "") -> Video:
         """Decode a video.
@@ -61,6 +65,7 @@ class VideoReader:
             SkipSample: ``decode``, ``decode_timeout``, ``decode_memory`` or ``decode_crash``; the video, or a frame
                 that is needed of it, cannot be read.
             PluginError: the decoder itself fails.
+            OutputError: the disk does not take the frames.
         """
         lookup = None if self.cache is None or self._identify is None else self.cache.find(self._identify(source))
         if lookup is not None and lookup.timestamps is not None and not self.needs_frames:
@@ -71,10 +76,10 @@ class VideoReader:
         except DecodeError as error:
             error.key, error.shard = key, shard
             raise SkipSample(REASONS.get(error.kind, "decode"), f"{key}: {error.cause}") from error
-        timestamps = torch.from_numpy(decoded.timestamps)
+        frames, timestamps = decoded.frames, torch.from_numpy(decoded.timestamps)
         return Video(
             key=key,
-            frames=torch.from_numpy(decoded.frames),
+            frames=frames if isinstance(frames, FrameFile) else torch.from_numpy(frames),
             timestamps=timestamps,
             decoder=decoded.decoder,
             gaps=decoded.gaps,
@@ -84,8 +89,8 @@ class VideoReader:
     def _decode_here(self, source: Source) -> Decoded:
         probe = self.decoder.probe(source)
         times = plan_times(probe, self.settings)
-        frames = np.empty((len(times), self.settings.size, self.settings.size, 3), dtype=np.uint8)
-        decoded = Decoded(frames, np.empty(len(times)))
-        for chunk in iterate_frames(source, probe, times, self.decoder, self.settings):
-            decoded.add(chunk)
+        with self.spool.told():
+            decoded = Decoded(self.spool.room_for(len(times), self.settings.size), np.empty(len(times)))
+            for chunk in iterate_frames(source, probe, times, self.decoder, self.settings):
+                decoded.add(chunk)
         return decoded

@@ -12,11 +12,16 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vilamp.data.frames import FrameSettings, iterate_frames, plan_times
-from vilamp.data.isolation import MAX_MESSAGE, Decoded, shared_bytes
+from vilamp.data.isolation import MAX_MESSAGE, Decoded
+from vilamp.data.spool import Spool
+from vilamp.errors import OutputError
+from vilamp.frame_file import FrameFile
 from vilamp.probe import DecodeError, FileRange
 from vilamp.video import VideoDecoder
 
@@ -30,7 +35,7 @@ def main() -> None:
     for to_everybody in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, a scheduler: the parent decides what ends
         signal.signal(to_everybody, signal.SIG_IGN)
     try:
-        decoder, settings, gib = _receive(sys.stdin.buffer)
+        work = _receive(sys.stdin.buffer)
     except Exception:  # foreign code is imported
         _send(ours, {"bug": traceback.format_exc()})
         return
@@ -40,15 +45,27 @@ def main() -> None:
         request, descriptors, _, _ = socket.recv_fds(ours, MAX_MESSAGE, 2)
         if not request:
             return
-        _send(ours, _answer(json.loads(request), descriptors, decoder, settings, gib))
+        answer, file = _answer(json.loads(request), descriptors, work)
+        _send(ours, answer, [] if file is None else [file.descriptor])
+        del file  # the other side has it now
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _receive(stdin: BinaryIO) -> tuple[VideoDecoder, FrameSettings, float | None]:
+@dataclass(frozen=True)
+class _Work:
+    """What stays the same from video to video, as :class:`~vilamp.data.isolation.DecodeProcess` has it."""
+
+    decoder: VideoDecoder
+    settings: FrameSettings
+    gib: float | None
+    spool: Spool
+
+
+def _receive(stdin: BinaryIO) -> _Work:
     (length,) = struct.unpack("<Q", stdin.read(8))
-    decoder, settings, gib = pickle.loads(stdin.read(length))  # from our own parent, not from data
-    return decoder, FrameSettings(**settings), gib
+    decoder, settings, gib, spool = pickle.loads(stdin.read(length))  # from our own parent, not from data
+    return _Work(decoder, FrameSettings(**settings), gib, Spool(**spool))
 
 
 def _end_with_parent(stdin: BinaryIO) -> None:
@@ -57,34 +74,35 @@ def _end_with_parent(stdin: BinaryIO) -> None:
     os._exit(0)
 
 
-def _answer(
-    request: dict[str, Any], descriptors: list[int], decoder: VideoDecoder, settings: FrameSettings, gib: float | None
-) -> dict[str, Any]:
+def _answer(request: dict[str, Any], descriptors: list[int], work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
+    """The answer, and the file with the frames if they are in one."""
     video, output = descriptors
     source = FileRange(f"/proc/self/fd/{video}", request["offset"], request["length"])
     try:
-        return _decode(source, output, decoder, settings, gib)
+        with work.spool.told():
+            return _decode(source, output, work)
     except DecodeError as error:
-        return {"kind": error.kind, "cause": error.cause[:LONGEST_TEXT]}
+        return {"kind": error.kind, "cause": error.cause[:LONGEST_TEXT]}, None
     except MemoryError:
-        return {"kind": "memory", "cause": "decoding ran out of memory"}
+        return {"kind": "memory", "cause": "decoding ran out of memory"}, None
+    except OutputError as error:
+        return {"refused": str(error)[:LONGEST_TEXT]}, None
     except Exception:  # a fault of the decoder, which the parent is to tell
-        return {"bug": traceback.format_exc()[-LONGEST_TEXT:]}
+        return {"bug": traceback.format_exc()[-LONGEST_TEXT:]}, None
 
 
-def _decode(
-    source: FileRange, output: int, decoder: VideoDecoder, settings: FrameSettings, gib: float | None
-) -> dict[str, Any]:
-    _limit(gib)
-    probe = decoder.probe(source)
+def _decode(source: FileRange, output: int, work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
+    settings = work.settings
+    _limit(work.gib)
+    probe = work.decoder.probe(source)
     times = plan_times(probe, settings)
     _limit(None)
-    os.ftruncate(output, shared_bytes(len(times), settings.size))
-    decoded = Decoded.in_memory_of(output, len(times), settings.size)
-    _limit(gib)
-    for chunk in iterate_frames(source, probe, times, decoder, settings):
+    file = work.spool.file_for(len(times), settings.size)
+    decoded = Decoded.shared(output, len(times), settings.size, file)
+    _limit(work.gib)
+    for chunk in iterate_frames(source, probe, times, work.decoder, settings):
         decoded.add(chunk)
-    return {"count": decoded.done, "gaps": decoded.gaps, "decoder": decoded.decoder}
+    return {"count": decoded.done, "gaps": decoded.gaps, "decoder": decoded.decoder}, file
 
 
 def _limit(gib: float | None) -> None:
@@ -98,8 +116,8 @@ def _limit(gib: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, most))
 
 
-def _send(ours: socket.socket, answer: dict[str, Any]) -> None:
-    ours.send(json.dumps(answer).encode())
+def _send(ours: socket.socket, answer: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    socket.send_fds(ours, [json.dumps(answer).encode()], descriptors)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import vilamp
 from vilamp.data.frames import FrameSettings
 from vilamp.data.shard_sample import checksum, checksum_of
 from vilamp.data.tar_listing import Member
-from vilamp.probe import FileRange, Source, open_source
+from vilamp.probe import FileRange, Source
 from vilamp.video import VideoDecoder
 
 DECODES = ("av", "decord", "torchcodec")
@@ -43,8 +43,7 @@ def _version(package: str) -> str | None:
 
 def _digest(reading: str, source: Source) -> str:
     if isinstance(source, FileRange):
-        with open_source(source) as file:
-            content, size = checksum_of(file, Member(0, source.size)), source.size
+        content, size = checksum_of(source.path, Member(source.offset, source.size))
     else:
         content, size = checksum(source), len(source)
     return checksum(f"{content} {size} {reading}".encode())

@@ -1,8 +1,8 @@
 """Decoding in a process that can be ended: the side that asks.
 
 A damaged or hostile video can make a native library run for ever, take all memory or crash.  One child decodes one
-video after the other, and puts the frames into memory that both see, so that no frame is copied on its way.  It is no
-child of :mod:`multiprocessing`, because the workers of a DataLoader may have none.
+video after the other, and puts the frames into memory that both see or a file that both have open, so that no frame is
+copied on its way.  It is no child of :mod:`multiprocessing`, because the workers of a DataLoader may have none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from vilamp.data.frames import FrameSettings
-from vilamp.errors import ConfigError, PluginError
+from vilamp.data.spool import Spool
+from vilamp.errors import ConfigError, OutputError, PluginError
+from vilamp.frame_file import FrameFile
 from vilamp.probe import DecodeError, FileRange, Source
 from vilamp.video import FrameChunk, VideoDecoder
 
@@ -63,14 +65,14 @@ class Decoded:
     """The frames of one video, filled chunk by chunk.
 
     Attributes:
-        frames: uint8[N, size, size, 3].
+        frames: uint8[N, size, size, 3], in memory or in a file.
         timestamps: float64[N], seconds from the first frame.
         decoder: who decoded the last chunk.
         gaps: how many frames stand in for one that cannot be decoded.
         done: how many frames are there.
     """
 
-    frames: np.ndarray
+    frames: np.ndarray | FrameFile
     timestamps: np.ndarray
     decoder: str = ""
     gaps: int = 0
@@ -85,17 +87,17 @@ class Decoded:
         self.done += len(chunk)
 
     @classmethod
-    def in_memory_of(cls, descriptor: int, count: int, size: int) -> Decoded:
-        """Of ``count`` frames in shared memory: all timestamps, then all frames."""
-        shared = mmap.mmap(descriptor, shared_bytes(count, size), flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    def shared(cls, descriptor: int, count: int, size: int, file: FrameFile | None) -> Decoded:
+        """Of ``count`` frames in shared memory: all timestamps, then all frames, unless those are in a file."""
+        length = count * (8 if file is not None else 8 + 3 * size * size)
+        if os.fstat(descriptor).st_size < length:  # nobody has written to it yet
+            os.ftruncate(descriptor, length)
+        shared = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         timestamps = np.frombuffer(shared, dtype=np.float64, count=count)
+        if file is not None:
+            return cls(file, timestamps)
         frames = np.frombuffer(shared, dtype=np.uint8, offset=timestamps.nbytes)
         return cls(frames.reshape(count, size, size, 3), timestamps)
-
-
-def shared_bytes(count: int, size: int) -> int:
-    """Bytes of ``count`` frames and their timestamps."""
-    return count * (8 + 3 * size * size)
 
 
 def can_isolate() -> bool:
@@ -110,10 +112,17 @@ class DecodeProcess:
         decoder: is pickled on its way to the child.
         settings: how videos are read.
         budget: of one video.
+        spool: where its frames are put.
     """
 
-    def __init__(self, decoder: VideoDecoder, settings: FrameSettings, budget: Budget) -> None:
-        self.decoder, self.settings, self.budget = decoder, settings, budget
+    def __init__(
+        self,
+        decoder: VideoDecoder,
+        settings: FrameSettings,
+        budget: Budget,
+        spool: Spool = Spool(),  # noqa: B008
+    ) -> None:
+        self.decoder, self.settings, self.budget, self.spool = decoder, settings, budget, spool
         self._owner: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -129,23 +138,27 @@ class DecodeProcess:
         Raises:
             DecodeError: as the decoder says, or ``timeout``, ``memory`` or ``crash``.
             PluginError: the decoder cannot be used at all, or fails with an error that is none of a video.
+            OutputError: the disk does not take the frames.
         """
         self._ensure_child()
         deadline = None if self.budget.seconds is None else time.monotonic() + self.budget.seconds
         output = os.memfd_create("frames")
         try:
             with _as_file(source) as (descriptor, offset, length):
-                answer = self._ask({"offset": offset, "length": length}, [descriptor, output], deadline)
-            return self._result(answer, output)
+                answer, files = self._ask({"offset": offset, "length": length}, [descriptor, output], deadline)
+            return self._result(answer, output, files)
         finally:
             os.close(output)
 
-    def _ask(self, request: dict[str, Any], descriptors: list[int], deadline: float | None) -> dict[str, Any]:
+    def _ask(
+        self, request: dict[str, Any], descriptors: list[int], deadline: float | None
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The answer, and the descriptors that come with it."""
         assert self._socket is not None
         try:
             socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
             self._socket.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
-            answer = self._socket.recv(MAX_MESSAGE)
+            answer, files, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError as error:
             self.stop()
             message = f"decoding took longer than data.decode_timeout={self.budget.seconds} seconds, and was ended"
@@ -157,9 +170,11 @@ class DecodeProcess:
             raise
         if not answer:
             raise DecodeError("crash", f"the decoding process {self._ended()}")
-        return json.loads(answer)
+        return json.loads(answer), files
 
-    def _result(self, answer: dict[str, Any], output: int) -> Decoded:
+    def _result(self, answer: dict[str, Any], output: int, files: list[int]) -> Decoded:
+        if "refused" in answer:
+            raise OutputError(answer["refused"])
         if "bug" in answer:
             raise PluginError(f"decoder {self.decoder.name} failed: {answer['bug']}")
         if "kind" in answer:
@@ -167,7 +182,8 @@ class DecodeProcess:
                 self.stop()  # what a failed allocation leaves behind is anybody's guess
                 answer["cause"] += f"; data.decode_memory={self.budget.gib} GiB are allowed"
             raise DecodeError(answer["kind"], answer["cause"])
-        decoded = Decoded.in_memory_of(output, answer["count"], self.settings.size)
+        count, size = answer["count"], self.settings.size
+        decoded = Decoded.shared(output, count, size, FrameFile(files[0], count, size) if files else None)
         decoded.decoder, decoded.gaps, decoded.done = answer["decoder"], answer["gaps"], answer["count"]
         return decoded
 
@@ -198,7 +214,7 @@ class DecodeProcess:
         """Send the decoder, and wait until the child has it.  The pipe stays open: when it closes, the child ends."""
         answer = b""
         try:
-            work = pickle.dumps((self.decoder, asdict(self.settings), self.budget.gib))
+            work = pickle.dumps((self.decoder, asdict(self.settings), self.budget.gib, asdict(self.spool)))
             assert child.stdin is not None
             child.stdin.write(struct.pack("<Q", len(work)) + work)
             child.stdin.flush()

@@ -25,6 +25,7 @@ from vilamp.data.order import EpochBatches, LengthGroups, Mixed, Position
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardIndex
 from vilamp.data.shards import index_shards
+from vilamp.data.spool import IN_MEMORY_GIB, Spool
 from vilamp.data.workers import StayingWorkersLoader
 from vilamp.embedding_cache import EmbeddingCache
 from vilamp.errors import ConfigError, DataError
@@ -47,6 +48,8 @@ class VideoDataModule(LightningDataModule):
         sampling, corrupt, max_gaps: as in :class:`~vilamp.data.frames.FrameSettings`.
         decode_timeout: seconds, and
         decode_memory: GiB that the decoding of one video may take; None is no limit.
+        frames_in_memory: GiB of frames that one video may have in memory; those of a larger one are put into a file in
+        frames_dir: as in :class:`~vilamp.data.spool.Spool`.
         max_skip_rate: the share of samples that may be unusable; who counts them ends the run beyond it.
         batch_size: videos per process and step.
         num_workers: processes that decode; 0 decodes between the steps.
@@ -84,6 +87,8 @@ class VideoDataModule(LightningDataModule):
         max_gaps: float = 0.05,
         decode_timeout: float | None = None,
         decode_memory: float | None = None,
+        frames_in_memory: float | None = IN_MEMORY_GIB,
+        frames_dir: str | None = None,
         max_skip_rate: float = 0.01,
         batch_size: int = 1,
         num_workers: int = 0,
@@ -128,7 +133,9 @@ class VideoDataModule(LightningDataModule):
         self.generate = generate
         frames = FrameSettings(fps, max_frames, frame_size, sampling, corrupt, max_gaps)
         self.embeddings = None if embedding_cache is None else EmbeddingCache(embedding_cache, scorer)
-        self.reader = VideoReader(decoder, frames, Budget(decode_timeout, decode_memory), self.embeddings)
+        self.reader = VideoReader(
+            decoder, frames, Budget(decode_timeout, decode_memory), Spool(frames_in_memory, frames_dir), self.embeddings
+        )
         self.max_skip_rate = max_skip_rate
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -272,7 +279,7 @@ class VideoDataModule(LightningDataModule):
             batch_sampler=batches,
             collate_fn=Collate(self.encode),
             num_workers=self.num_workers,
-            # A batch can be gigabytes of frames: no more of them than needed wait for their turn.
+            # A batch can be gigabytes of frames, on a disk at least: no more of them than needed wait for their turn.
             prefetch_factor=1 if self.num_workers else None,
             # Nothing in a worker depends on the epoch: it comes with every place.
             persistent_workers=self.num_workers > 0,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vilamp.frame_file import FrameFile
+
 
 @dataclass(frozen=True)
 class Span:
@@ -52,13 +54,13 @@ class FrameFeatures:
 
     Args:
         vision_tower: uint8[n, H, W, 3] -> float[n, P, Dv].
-        videos: uint8[N, H, W, 3] each, on any device; moved chunk by chunk.
+        videos: uint8[N, H, W, 3] each, on any device or in a file; moved chunk by chunk.
 
     Raises:
         ValueError: frames of the videos differ in size, so that they do not fit into one chunk.
     """
 
-    def __init__(self, vision_tower: nn.Module, videos: Sequence[Tensor]) -> None:
+    def __init__(self, vision_tower: nn.Module, videos: Sequence[Tensor | FrameFile]) -> None:
         sizes = sorted({tuple(frames.shape[1:3]) for frames in videos})
         if len(sizes) > 1:
             raise ValueError(f"the videos of a batch must have frames of one height and width, got {sizes}")
@@ -89,7 +91,7 @@ class KeptFeatures(FrameFeatures):
         room: bytes that may be kept.
     """
 
-    def __init__(self, vision_tower: nn.Module, videos: Sequence[Tensor], room: int) -> None:
+    def __init__(self, vision_tower: nn.Module, videos: Sequence[Tensor | FrameFile], room: int) -> None:
         super().__init__(vision_tower, videos)
         self.room = room
         self._kept: dict[tuple[Span, ...], tuple[Tensor, torch.device]] = {}

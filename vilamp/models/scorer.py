@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPModel
 
+from vilamp.frame_file import FrameFile
 from vilamp.models.preprocess import FramePreprocessor
 from vilamp.models.pretrained import build_empty, load_pretrained
 
@@ -46,14 +47,16 @@ class ClipScorer(nn.Module):
         self.preprocess.save(folder)
 
     @torch.no_grad()
-    def embed_frames(self, frames: Tensor) -> Tensor:
-        """uint8[N, H, W, 3] -> float[N, Ds], unit rows."""
+    def embed_frames(self, frames: Tensor | FrameFile) -> Tensor:
+        """uint8[N, H, W, 3], in memory or in a file -> float[N, Ds], unit rows."""
         with self._full_precision():
             parts = [
-                F.normalize(self.clip.get_image_features(pixel_values=self.preprocess(chunk)).pooler_output, dim=-1)
-                for chunk in frames.split(self.chunk_size)
+                self._embed(frames[start : start + self.chunk_size]) for start in range(0, len(frames), self.chunk_size)
             ]
         return torch.cat(parts).float()
+
+    def _embed(self, chunk: Tensor) -> Tensor:
+        return F.normalize(self.clip.get_image_features(pixel_values=self.preprocess(chunk)).pooler_output, dim=-1)
 
     def digest(self) -> str:
         """128 bits of XXH3 in hex over all that decides a frame's embedding: weights, architecture, preprocessing."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vilamp.frame_file import FrameFile
 from vilamp.interfaces import FrameMerger
 from vilamp.models.anchors import BY_NUMBER, PRECEDING, Part, frames_by_number, grow, preceding_keyframes
 from vilamp.models.frame_features import FrameFeatures, Span, cut
@@ -137,14 +138,14 @@ class VisualStream(nn.Module):
         self.chunk_size = chunk_size
         self.anchor = anchor
 
-    def forward(self, frames: Tensor | FrameFeatures, views: Sequence[View]) -> list[Tensor]:
+    def forward(self, frames: Tensor | FrameFile | FrameFeatures, views: Sequence[View]) -> list[Tensor]:
         """One visual sequence for each question about some videos.
 
         The vision tower runs once over each video, however many questions there are, and not at all over one without.
 
         Args:
-            frames: uint8[N, H, W, 3] of one video, on any device; moved chunk by chunk.  Or the features of one or
-                several, which may be kept from an earlier question.
+            frames: uint8[N, H, W, 3] of one video, on any device or in a file; moved chunk by chunk.  Or the features of
+                one or several, which may be kept from an earlier question.
             views: one for each question.
 
         Returns:

@@ -27,6 +27,7 @@ FREE = frozenset(
         "trainer", "data.batch_size", "data.num_workers", "model.chunk_size",
         # How videos are read: all decoders find the same frames, and a skip has no part in the position.
         "decoder", "data.decode_timeout", "data.decode_memory", "data.max_skip_rate",
+        "data.frames_in_memory", "data.frames_dir",
         # Where the shards are: what is in them is compared when they are read.
         "data.train", "data.val", "data.allow_pipe", "data.cache_dir",
         # The same embeddings, computed or read.

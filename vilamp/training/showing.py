@@ -155,7 +155,7 @@ def _costs(model: VideoLM, single: Batch) -> list[Cost]:
 
 def _cost(model: VideoLM, single: Batch, length: int) -> Cost:
     (video,) = single.videos
-    part = Video(video.key, video.frames[:length], video.timestamps[:length])
+    part = video.head(length)
     device = next(model.parameters()).device
     if on_gpu := device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

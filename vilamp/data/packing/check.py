@@ -79,7 +79,7 @@ def check_shard(shard: str) -> Verdict:
     for sample in samples:
         try:
             for extension in sorted(sample.checksums.keys() - {"json"}):
-                sample.read(extension)
+                sample.source(extension)
             questions, seconds = usable(sample)
         except SkipSample as skip:
             problems.append(Skip(sample.key, shard, skip.reason, skip.detail))

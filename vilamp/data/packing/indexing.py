@@ -10,7 +10,7 @@ from vilamp.data.index_file import IndexFile, index_path, to_bytes, write_atomic
 from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum_of
 from vilamp.data.shards import walk_shard
 from vilamp.errors import DataError
-from vilamp.probe import DecodeError, probe_video
+from vilamp.probe import DecodeError, Source, probe_video
 from vilamp.samples import Skip, SkipSample
 
 
@@ -81,10 +81,10 @@ def usable(sample: ShardSample) -> tuple[int, float | None]:
     extension = sample.video(annotation)
     if extension is None:
         return len(annotation.questions), None
-    return len(annotation.questions), video_seconds(sample.read(extension))
+    return len(annotation.questions), video_seconds(sample.source(extension))
 
 
-def video_seconds(source: bytes) -> float:
+def video_seconds(source: Source) -> float:
     """The length of a video.
 
     Raises:
@@ -98,8 +98,7 @@ def video_seconds(source: bytes) -> float:
 
 def _with_checksums(sample: ShardSample) -> ShardSample:
     try:
-        with Path(sample.shard).open("rb") as file:
-            checksums = {name: checksum_of(file, place) for name, place in sample.members.items()}
+        checksums = {name: checksum_of(sample.shard, place)[0] for name, place in sample.members.items()}
     except OSError as error:
         raise DataError(f"{sample.shard}: {error}") from error
     return replace(sample, checksums=checksums)
