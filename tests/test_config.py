@@ -10,10 +10,11 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
 
 from vilamp import locations, plugins
-from vilamp.config import compose, conf_dir, register, require_complete, require_whole_numbers
-from vilamp.errors import ConfigError
+from vilamp.config import compose, conf_dir, explain, register, require_complete, require_whole_numbers
+from vilamp.errors import ConfigError, OutputError
 
 CONF = conf_dir()
 OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
@@ -165,3 +166,26 @@ def test_what_is_no_whole_number_is_told(key: str, value: object) -> None:
 @pytest.mark.parametrize("value", [0, 8, None])
 def test_a_whole_number_is_taken_and_so_is_the_one_of_the_checkpoint(value: int | None) -> None:
     require_whole_numbers(OmegaConf.create({"seed": value, "num_keyframes": value}))
+
+
+class Refusing(Dataset[None]):
+    """Its items cannot be written."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> None:
+        try:
+            raise OSError("No space left on device")
+        except OSError as error:
+            raise OutputError("the disk is full; set data.frames_dir\nto another folder") from error
+
+
+def test_an_error_of_a_worker_is_told_without_its_traceback() -> None:
+    with pytest.raises(OutputError, match="Traceback") as caught:
+        list(DataLoader(Refusing(), num_workers=1))
+    told = explain(caught.value, "", ())
+    assert isinstance(told, OutputError)
+    assert str(told) == "the disk is full; set data.frames_dir\nto another folder"
+    own = OutputError("as it is")
+    assert explain(own, "", ()) is own

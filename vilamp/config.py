@@ -108,7 +108,7 @@ def require_whole_numbers(cfg: DictConfig) -> None:
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> VilampError:
     """Turn whatever composing raised into one message: what is wrong, the value seen and what could be meant."""
     if isinstance(error, VilampError):
-        return error
+        return _without_traceback(error)
     if isinstance(error, MissingConfigException):
         return _explain_missing_option(error)
     if isinstance(error, OverrideParseException):
@@ -124,6 +124,14 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> Vil
         return ConfigError(f"{error.full_key}: {str(error.msg).splitlines()[0]}")
     cause = f": {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return ConfigError(f"{str(error).strip()}{cause}")
+
+
+def _without_traceback(error: VilampError) -> VilampError:
+    """The error itself, without the traceback that a worker of a DataLoader puts in front of its message."""
+    name = type(error).__name__
+    if not str(error).startswith(f"Caught {name} in DataLoader worker"):
+        return error
+    return type(error)(str(error).rpartition(f".{name}: ")[2].strip())
 
 
 def _compose(config_name: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:

@@ -14,7 +14,7 @@ from vilamp.samples import SkipSample
 
 
 @pytest.mark.soak
-def test_all_ways_read_every_byte_and_only_ours_verifies_them(tmp_path: Path) -> None:
+def test_all_ways_read_every_byte_and_ours_verify_them(tmp_path: Path) -> None:
     shard = tmp_path / "x.tar"
     shard_reading.write_shard(shard, video_bytes=5000, videos=3)
     calls = shard_reading.ways(str(shard))
@@ -22,10 +22,11 @@ def test_all_ways_read_every_byte_and_only_ours_verifies_them(tmp_path: Path) ->
     content = bytearray(shard.read_bytes())
     content[-20_000] ^= 1  # in the last video
     shard.write_bytes(content)
-    assert calls["tarfile"]() == calls["unverified"]()
-    with pytest.raises(SkipSample) as skip:
-        calls["ours"]()
-    assert skip.value.reason == "checksum"
+    calls.pop("tarfile")()
+    for call in calls.values():
+        with pytest.raises(SkipSample) as skip:
+            call()
+        assert skip.value.reason == "checksum"
 
 
 def test_the_last_line_is_one_json_object_with_the_figures_of_the_table() -> None:

@@ -1,4 +1,4 @@
-"""The frames of long videos go through a file: the same frames, in memory a chunk at a time, and nothing left behind."""
+"""The frames of long videos go through a file: the same frames, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _whole(video: Video) -> torch.Tensor:
 
 def _open_in(folder: Path) -> int:
     """How many files without a name this process has open in a folder."""
-    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    links = list(Path("/proc/self/fd").iterdir())
     return sum(str(folder) in str(link.readlink()) for link in links if link.is_symlink())
 
 
