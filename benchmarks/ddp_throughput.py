@@ -4,8 +4,8 @@
 
 Every process has one core to itself (``sched_setaffinity``), one thread, and decodes in place.  Both runs are ``train``
 on the needle data, with the same number of videos for each process and step; the figure is the run's own
-``throughput/videos_per_s``, which counts from the end of a step to the end of the next.  The two take turns.  Needs
-Linux, two cores that nothing else uses, and makes the needle data if it is not there.
+``throughput/videos_per_s`` over the number of processes, from the end of a step to the end of the next.  The two take
+turns.  Needs Linux, two cores that nothing else uses, and makes the needle data if it is not there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def rank(arguments: Sequence[str]) -> int:
 
 
 def videos_per_s(processes: int, steps: int, more: Sequence[str]) -> float:
-    """What a run says of its first process."""
+    """What a run says, for each of its processes."""
     with tempfile.TemporaryDirectory() as folder:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         strategy = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true"]
@@ -54,7 +54,7 @@ def videos_per_s(processes: int, steps: int, more: Sequence[str]) -> float:
         command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--rank", *run]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
         metrics = json.loads(Path(folder, "run", "metrics.json").read_text())
-    return float(metrics["throughput/videos_per_s"])
+    return float(metrics["throughput/videos_per_s"]) / processes
 
 
 def main(argv: Sequence[str] | None = None, more: Sequence[str] = ()) -> None:

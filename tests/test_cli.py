@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -261,10 +262,17 @@ def test_threads_sleep_while_they_wait_unless_the_environment_says_otherwise(mon
 
 
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_another_rank_than_the_first_makes_no_folder(source_tree, task, monkeypatch, variable) -> None:
+def test_another_rank_than_the_first_leaves_no_folder(source_tree, task, monkeypatch, tmp_path, variable) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv(variable, "1")
     assert app.run(task, "train", ["num_keyframes=5"]) == 0
     assert task.seen == [5] and not (source_tree.root / "runs").exists()
+    assert not list(temporary.iterdir())
+    # Nor does one that is killed: while its task runs there is none.
+    app.run(lambda cfg: task.seen.append(list(temporary.iterdir())), "train", [])
+    assert task.seen.pop() == []
     monkeypatch.setenv(variable, "0")
     assert app.run(task, "train", ["num_keyframes=6"]) == 0
     assert task.seen == [5, 6] and (source_tree.root / "runs" / ".hydra").is_dir()

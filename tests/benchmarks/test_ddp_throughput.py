@@ -24,7 +24,7 @@ def test_two_processes_are_compared_with_one_on_the_same_settings(
         cfg = compose("train", settings)
         folder = Path(settings[0].partition("=")[2])
         folder.mkdir()
-        speed = 3.0 if cfg.trainer.get("strategy") == "ddp" else 4.0
+        speed = 6.0 if cfg.trainer.get("strategy") == "ddp" else 4.0
         (folder / "metrics.json").write_text(json.dumps({"throughput/videos_per_s": speed}))
 
     monkeypatch.setattr(ddp_throughput.subprocess, "run", ran)

@@ -6,17 +6,36 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vilamp.errors import DataError
 from vilamp.samples import Batch, Skip, Video
-from vilamp.training.callbacks import SkipReport
+from vilamp.training import callbacks
+from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.decode_report import DecodeReport
 from vilamp.training.skip_limit import FIRST_STRETCH, Pass, judge
 
 needs_rollup = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells")
+
+
+def test_throughput_counts_what_all_ranks_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = ResourceMonitor()
+    monitor.on_fit_start(SimpleNamespace(world_size=2), None)
+    monitor.own.update(frames=60, videos=3)
+    monitor.seconds = 2.0
+    assert not any("_per_s" in name for name in monitor.measure()), "nobody knows yet what the other rank reaches"
+    monkeypatch.setattr(callbacks, "gather", lambda own: [own, {"frames": 10.0, "videos": 0.5}])
+    monitor.on_train_epoch_end(None, None)
+    figures = monitor.measure()
+    assert (figures["throughput/frames_per_s"], figures["throughput/videos_per_s"]) == (40.0, 2.0)
+    alone = ResourceMonitor()
+    alone.on_fit_start(SimpleNamespace(world_size=1), None)
+    alone.own.update(frames=60, videos=3)
+    alone.seconds = 2.0
+    assert alone.measure()["throughput/frames_per_s"] == 30.0
 
 
 def test_a_sample_that_fails_every_epoch_is_counted_and_listed_once(tmp_path: Path) -> None:

@@ -67,11 +67,14 @@ def run(task: Task, config_name: str, argv: Sequence[str] | None = None, *, prog
     if args.experimental_rerun is not None:
         parser.error("--experimental-rerun would read a pickle, which is never done; repeat the run's overrides")
     overrides = tuple(args.overrides)
-    args.overrides = [*overrides, *_of_another_rank(overrides)]
+    scratch = None if _first_rank() else tempfile.mkdtemp(prefix="vilamp-rank-")
+    if scratch is not None:
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        args.overrides = [*overrides, *_of_another_rank(overrides, scratch)]
     version.setbase(config.HYDRA_VERSION)
     # Read when torch is imported.  Threads that spin while they wait take the cores from the processes that decode.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    job = _Job(task)
+    job = _Job(task, scratch)
     try:
         config.register()
         with _hydra_raises():
@@ -111,16 +114,16 @@ def _first_rank() -> bool:
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
-def _of_another_rank(overrides: Sequence[str]) -> list[str]:
+def _of_another_rank(overrides: Sequence[str], folder: str) -> list[str]:
     """Hydra's settings for a rank that is not the first: the time that names the run's folder is another one there.
 
     A folder that the user named is known, and what there is of the run in it can be read.
+
+    Args:
+        overrides: the user's.
+        folder: a temporary one, for what Hydra writes.
     """
-    if _first_rank():
-        return []
     parted = [override.partition("=") for override in overrides]
-    folder = tempfile.mkdtemp(prefix="vilamp-rank-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     named = [f"paths.output_dir={where}" for key, _, where in parted if key == "hydra.run.dir" and "${" not in where]
     taken = any(key == "paths.output_dir" for key, _, _ in parted)
     own = [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
@@ -145,14 +148,18 @@ def report(error: Exception, config_name: str = "", overrides: Sequence[str] = (
 class _Job:
     """The task as Hydra calls it, once per run; Hydra names it after the module of the wrapped task."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, scratch: str | None = None) -> None:
         functools.update_wrapper(self, task)
         self.task = task
+        self.scratch = scratch
         self.begun = False
         self.traceback_wanted = _traceback_wanted()  # asked here, before _hydra_raises sets the variable for Hydra
 
     def __call__(self, cfg: DictConfig) -> Any:
         self.begun = True
+        if self.scratch is not None:
+            # Hydra has its log in there by now, and writes on; a rank that is killed could not remove it later.
+            shutil.rmtree(self.scratch, ignore_errors=True)
         try:
             config.register()  # a launcher of Hydra's may have brought us to another process
             config.require_complete(cfg)

@@ -15,6 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from vilamp.samples import Batch, Skip
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss, tree_gib
 from vilamp.training.ranks import first_rank, gather
+from vilamp.training.skip_limit import MEET_EVERY
 
 SAMPLE_EVERY = 100
 """So many times as long as the last sample of the memory took until the next one."""
@@ -26,15 +27,18 @@ class ResourceMonitor(Callback):
     ``memory/peak_tree_gib`` (Linux) is the largest of samples of :func:`~vilamp.training.memory.tree_gib`: one at the
     end of the first step, and then one at the end of a step as often as sampling takes a hundredth of the time.
 
-    Throughput (``throughput/frames_per_s`` and ``.../videos_per_s``) counts what training steps consumed, from the end
-    of one step to the end of the next, so that waiting for data is part of it; validation is not.  The time of these
-    steps is ``throughput/seconds``.
+    Throughput (``throughput/frames_per_s`` and ``.../videos_per_s``) counts what training steps of all ranks consumed,
+    from the end of one step to the end of the next, so that waiting for data is part of it; validation is not.  The
+    time of these steps is ``throughput/seconds``.  Ranks tell each other what they reach every :data:`MEET_EVERY` steps
+    and when an epoch ends; before they first do, there is no throughput.
     """
 
     def __init__(self) -> None:
         self.tree = 0.0
         self.next_sample = 0.0
-        self.frames = self.videos = 0
+        self.own: Counter[str] = Counter()
+        self.others: dict[str, float] | None = None
+        """Items a second of the other ranks; None before they have told."""
         self.seconds = 0.0
         self.mark: float | None = None
 
@@ -43,6 +47,8 @@ class ResourceMonitor(Callback):
         reset_peak_rss()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        if trainer.world_size == 1:
+            self.others = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -63,14 +69,30 @@ class ResourceMonitor(Callback):
         now = time.perf_counter()
         if self.mark is not None:
             self.seconds += now - self.mark
-            self.frames += sum(len(video) for video in batch.videos)
-            self.videos += len(batch.videos)
+            self.own["frames"] += sum(len(video) for video in batch.videos)
+            self.own["videos"] += len(batch.videos)
+        if (batch_idx + 1) % MEET_EVERY == 0:  # all ranks have equally many steps
+            self.share()
         self.mark = now
         if now >= self.next_sample:
             self.tree = max(self.tree, tree_gib() or 0.0)
             took = time.perf_counter() - now
             self.next_sample = now + took * SAMPLE_EVERY
         pl_module.log_dict(self.measure())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks are here."""
+        self.share()
+
+    def share(self) -> None:
+        """Learn what the other ranks reach; all must call this."""
+        own = self._rates()
+        rates = gather(own)
+        self.others = {name: sum(rate[name] for rate in rates) - own[name] for name in own}
+
+    def _rates(self) -> dict[str, float]:
+        """Items a second of this rank."""
+        return {name: self.own[name] / self.seconds if self.seconds else 0.0 for name in ("frames", "videos")}
 
     def measure(self) -> dict[str, float]:
         """The figures up to now, under the names that they are logged by."""
@@ -81,9 +103,11 @@ class ResourceMonitor(Callback):
         if torch.cuda.is_available():
             figures["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if self.seconds:
-            figures["throughput/frames_per_s"] = self.frames / self.seconds
-            figures["throughput/videos_per_s"] = self.videos / self.seconds
             figures["throughput/seconds"] = self.seconds
+        if self.seconds and self.others is not None:
+            figures |= {
+                f"throughput/{name}_per_s": rate + self.others.get(name, 0.0) for name, rate in self._rates().items()
+            }
         return figures
 
 
