@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import evaluating
@@ -54,6 +55,17 @@ def test_every_question_has_an_answer_or_a_reason(whole: Evaluation) -> None:
             assert answer.detail and not answer.right
     stored = [json.loads(line) for line in (whole.folder / "answers.jsonl").read_text().splitlines()]
     assert [Answer(**row) for row in stored] == whole.answers
+
+
+def test_frames_that_come_through_files_get_the_same_answers(
+    questions: Path, whole: Evaluation, tmp_path: Path
+) -> None:
+    """From a worker, and each video for all of its questions."""
+    files = [f"data.frames_dir={tmp_path / 'frames'}", "data.frames_in_memory=0", "data.num_workers=1"]
+    checkpoint = evaluating.make_checkpoint(tmp_path / "best.ckpt", *evaluating.HERE, *files)
+    answers = evaluating.run(checkpoint, questions, tmp_path / "run").answers
+    assert [replace(answer, seconds=0) for answer in answers] == [replace(one, seconds=0) for one in whole.answers]
+    assert (tmp_path / "frames").is_dir() and not list((tmp_path / "frames").iterdir())
 
 
 def test_the_result_states_what_produced_it_and_counts_what_was_not_asked(whole: Evaluation) -> None:
