@@ -130,6 +130,10 @@ class SkipSample(Exception):  # noqa: N818  (a signal inside the pipeline, not a
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[SkipSample], tuple[str, str]]:
+        """From a worker it comes as it was raised."""
+        return type(self), (self.reason, self.detail)
+
 
 @dataclass(frozen=True)
 class Batch:
