@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import Members, write_tar
 
-from vilamp.data.shard_sample import ShardIndex
+from vilamp.data.shard_sample import PIECE, ShardIndex, checksum
 from vilamp.data.shards import index_shard, index_shards
 from vilamp.errors import DataError
+from vilamp.probe import FileRange, open_source
 from vilamp.samples import SkipSample
 
 
@@ -84,11 +86,36 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(SkipSample, match=r"too_large: a\.webm has 5 bytes, 4 are allowed"):
         sample.read("webm", most=4)
     Path(sample.shard).write_bytes(b"")
-    with pytest.raises(SkipSample, match=r"damaged_shard: a\.webm: 0 of 5 bytes are there"):
-        sample.read("webm")
+    for look in (sample.read, sample.source):
+        with pytest.raises(SkipSample, match=r"damaged_shard: a\.webm: 0 of 5 bytes are there"):
+            look("webm")
     Path(sample.shard).unlink()
-    with pytest.raises(SkipSample, match=r"damaged_shard: .*No such file"):
-        sample.read("webm")
+    for look in (sample.read, sample.source):
+        with pytest.raises(SkipSample, match=r"damaged_shard: .*No such file"):
+            look("webm")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_local_member_is_verified_and_left_where_it_lies(tmp_path: Path, indexed: bool) -> None:
+    content = bytes(range(256)) * (PIECE // 100)  # several pieces and a rest
+    (sample,) = _index(tmp_path, [("a.json", b"{}"), ("a.webm", content)]).samples
+    if indexed:
+        sample = replace(sample, checksums={"webm": checksum(content)})
+    source = sample.source("webm")
+    assert isinstance(source, FileRange)
+    with open_source(source) as file:
+        assert file.read() == content == sample.read("webm")
+    shard = bytearray(Path(sample.shard).read_bytes())
+    shard[source.offset + len(content) - 1] ^= 1
+    Path(sample.shard).write_bytes(shard)
+    if indexed:
+        with pytest.raises(SkipSample, match=r"checksum: a\.webm"):
+            sample.source("webm")
+    Path(sample.shard).write_bytes(shard[: source.offset + len(content) - 1])
+    with pytest.raises(SkipSample, match=rf"damaged_shard: .*{len(content) - 1} of {len(content)} bytes"):
+        sample.source("webm")
+    with pytest.raises(SkipSample, match="missing_member"):
+        sample.source("mp4")
 
 
 def test_shards_follow_one_another(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_with_an_index_only_what_is_needed_is_transferred(tmp_path: Path, serve:
     assert index.samples[1].read("mp4") == MEMBERS["b.mp4"]
     assert server.asked == [("GET", "/x.tar", f"bytes={place.offset}-{place.offset + place.size - 1}")]
     assert _contents(index.samples) == MEMBERS
+    assert index.samples[1].source("mp4") == MEMBERS["b.mp4"], "it lies nowhere else"
     assert not (tmp_path / "cache").exists()
     content = bytearray(shard.read_bytes())
     content[place.offset] ^= 1
