@@ -28,7 +28,17 @@ def filled(folder: Path) -> FrameFile:
 def test_it_is_indexed_as_a_tensor_is(tmp_path: Path) -> None:
     file, frames = filled(tmp_path), torch.from_numpy(FRAMES)
     assert (len(file), file.shape) == (10, frames.shape)
-    for which in (0, 9, -1, slice(None), slice(2, 5), slice(8, 20), slice(5, 5), slice(1, 9, 3), slice(-2, None)):
+    for which in (
+        0,
+        -1,
+        np.int64(3),
+        slice(None),
+        slice(2, 5),
+        slice(8, 20),
+        slice(5, 5),
+        slice(1, 9, 3),
+        slice(-2, None),
+    ):
         assert torch.equal(file[which], frames[which])
     for numbers in ([], [3], [7, 0, 7]):
         assert torch.equal(file[torch.tensor(numbers, dtype=torch.int64)], frames[numbers])

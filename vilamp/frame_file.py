@@ -67,7 +67,7 @@ class FrameFile:
         """uint8[size, size, 3] of one frame, uint8[n, size, size, 3] of a slice or of numbers int64[n]."""
         import torch
 
-        if isinstance(which, int):
+        if isinstance(which, int | np.integer):
             return self[which : which + 1 or None][0]
         numbers: Sequence[int] = range(len(self))[which] if isinstance(which, slice) else which.tolist()
         frames = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)
