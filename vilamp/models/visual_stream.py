@@ -144,8 +144,8 @@ class VisualStream(nn.Module):
         The vision tower runs once over each video, however many questions there are, and not at all over one without.
 
         Args:
-            frames: uint8[N, H, W, 3] of one video, on any device or in a file; moved chunk by chunk.  Or the features of
-                one or several, which may be kept from an earlier question.
+            frames: uint8[N, H, W, 3] of one video, on any device or in a file; moved chunk by chunk.  Or the features
+                of one or several, which may be kept from an earlier question.
             views: one for each question.
 
         Returns:
