@@ -104,18 +104,7 @@ class VideoDataModule(LightningDataModule):
         scorer: str = "",
     ) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if value < least:
-                raise ConfigError(f"data.{name} must be at least {least}, got {value}")
-        if max_questions is not None and max_questions < 1:
-            raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
-        if group_by_length is not None and (type(group_by_length) is not int or group_by_length < 1):
-            raise ConfigError(
-                "data.group_by_length must be a number of videos, at best a multiple of those in a step of all "
-                f"processes (64, for example), or null, got {group_by_length}"
-            )
-        if not 0 <= max_skip_rate <= 1:
-            raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
+        _check(batch_size, num_workers, max_questions, group_by_length, max_skip_rate)
         given = {"train": train, "val": val}
         # Now and not in setup(): a misspelt pattern is told before data is made and loggers are started.
         self.given = {
@@ -291,3 +280,21 @@ class VideoDataModule(LightningDataModule):
 def _mixed(name: str) -> str:
     """Under which a set stands among the splits."""
     return f"mix.{name}"
+
+
+def _check(
+    batch_size: int, num_workers: int, max_questions: int | None, group_by_length: int | None, max_skip_rate: float
+) -> None:
+    """Raise ConfigError where one of them is out of its range."""
+    for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if value < least:
+            raise ConfigError(f"data.{name} must be at least {least}, got {value}")
+    if max_questions is not None and max_questions < 1:
+        raise ConfigError(f"data.max_questions must be at least 1, or null for all, got {max_questions}")
+    if group_by_length is not None and (type(group_by_length) is not int or group_by_length < 1):
+        raise ConfigError(
+            "data.group_by_length must be a number of videos, at best a multiple of those in a step of all "
+            f"processes (64, for example), or null, got {group_by_length}"
+        )
+    if not 0 <= max_skip_rate <= 1:
+        raise ConfigError(f"data.max_skip_rate must be a share, 0 to 1, got {max_skip_rate}")
