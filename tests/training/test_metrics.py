@@ -10,9 +10,11 @@ from vilamp.samples import Batch, EncodedQuestion, Question, Video
 from vilamp.training.metrics import QuestionMetrics, depth_of, keyframe_recall
 
 
-def question(kind: str = "colour", evidence: tuple[tuple[float, float], ...] = ()) -> EncodedQuestion:
+def question(
+    kind: str = "colour", evidence: tuple[tuple[float, float], ...] = (), key: str = "key"
+) -> EncodedQuestion:
     empty = torch.zeros(0, dtype=torch.int64)
-    return EncodedQuestion("key", Question("q", "a", "q", kind, evidence), empty, empty, empty, 0)
+    return EncodedQuestion(key, Question("q", "a", "q", kind, evidence), empty, empty, empty, 0)
 
 
 def video(seconds: int = 10) -> Video:
@@ -48,11 +50,11 @@ def test_a_span_without_a_sampled_frame_is_no_part_of_the_recall_and_is_counted(
     batch = Batch([video()], asked, [0] * 4)
     metrics = QuestionMetrics()
     metrics.update(batch, output([True] * 4, [selection(2, 3), selection(6), selection(2), selection(2)], [1] * 4))
-    figures = metrics.compute()
+    figures, _ = metrics.compute()
     assert figures["keyframe_recall"] == 0.5  # of the second and third question: 1 and 0
     assert figures["evidence_unsampled"] == 2
     metrics.update(Batch([video()], [asked[0]], [0]), output([True], [selection(2)], [1]))
-    figures = metrics.compute()
+    figures, _ = metrics.compute()
     assert "keyframe_recall" not in figures and figures["evidence_unsampled"] == 1
 
 
@@ -61,7 +63,7 @@ def test_means_are_over_questions_not_over_batches() -> None:
     first = Batch([video()], [question("colour"), question("shape"), question("colour")], [0, 0, 0])
     metrics.update(first, output([True, False, False], [selection(1)] * 3, [10, 20, 30], loss=1.0))
     metrics.update(Batch([], [question("colour")], [-1]), output([True], [None], [0], loss=5.0))
-    assert metrics.compute() == {
+    assert metrics.compute()[0] == {
         "accuracy": 0.5,
         "accuracy/colour": 2 / 3,
         "accuracy/shape": 0.0,
@@ -69,7 +71,15 @@ def test_means_are_over_questions_not_over_batches() -> None:
         "loss": 2.0,  # 6 answer tokens of loss 1 and 2 of loss 5
         "visual_tokens": 20.0,  # of questions about a video
     }
-    assert metrics.compute() == {}, "computing starts afresh"
+    assert metrics.compute() == ({}, {}), "computing starts afresh"
+
+
+def test_every_question_is_told_right_or_wrong() -> None:
+    metrics = QuestionMetrics()
+    batch = Batch([video()], [question(key="v/0"), question(key="v/1")], [0, 0])
+    metrics.update(batch, output([True, False], [selection(1)] * 2, [1, 1]))
+    metrics.update(Batch([], [question(key="w/0")], [-1]), output([True], [None], [0]))
+    assert metrics.compute()[1] == {"v/0": True, "v/1": False, "w/0": True}
 
 
 def test_depth_is_the_fifth_in_which_the_middle_of_the_evidence_lies() -> None:

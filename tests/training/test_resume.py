@@ -21,6 +21,7 @@ from vilamp.config import compose
 from vilamp.data.order import epoch_order
 from vilamp.data.packing.indexing import write_foreign_index
 from vilamp.errors import ConfigError
+from vilamp.training.answers import read_right
 from vilamp.training.run import Run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
@@ -126,6 +127,8 @@ def test_a_checkpoint_goes_on_in_another_folder_with_the_best_one_of_its_run(
     assert (tmp_path / "two" / "checkpoints" / "best.ckpt").exists()
     rows = run.module.history
     assert len(rows) == 3
+    answers = read_right(tmp_path / "two").values()
+    assert sum(answers) / len(answers) == pytest.approx(run.metrics["val/accuracy"], abs=1e-6)
     assert run.metrics["val/accuracy"] == pytest.approx(max(row["val/accuracy"] for row in rows[1:]), abs=1e-6)
     (path.parent / "best.ckpt").unlink()
     alone = train_noting(tmp_path / "a", settings(shards, tmp_path / "three", f"resume={path}", "trainer.max_epochs=2"))

@@ -22,6 +22,7 @@ from vilamp.errors import ConfigError, DataError
 from vilamp.locations import asset
 from vilamp.report.samples import read_samples
 from vilamp.samples import Batch, Question
+from vilamp.training.answers import read_right
 from vilamp.training.run import Run, evaluate, train
 
 SELECTORS = sorted(path.stem for path in (conf_dir() / "selector").glob("*.yaml"))
@@ -89,6 +90,9 @@ def test_the_folder_holds_what_a_run_promises(config: Any) -> None:
     assert len([row for row in rows if row["val/accuracy_by_depth/0.0-0.2"]]) == 3
     stored = OmegaConf.load(run.folder / "config.yaml")
     assert stored.seed == 0 and stored.data.generate.train_videos == 6
+    answers = list(read_right(run.folder).values())
+    assert len(answers) == written["val/questions"] == 16
+    assert sum(answers) / 16 == written["val/accuracy"], "those of the best validation"
     offline = list((run.folder / "wandb").glob("offline-run-*"))
     assert len(offline) == 1 and list(offline[0].glob("*.wandb"))
     for name in ("learning", "by_kind", "by_depth", "memory", "costs"):
@@ -125,6 +129,7 @@ def test_evaluation_repeats_the_figures_of_the_run(config: Any) -> None:
     shared = [name for name in scored.metrics if name.startswith("val/") or name == "visual_tokens"]
     assert len(shared) > 5
     assert {name: scored.metrics[name] for name in shared} == {name: run.metrics[name] for name in shared}
+    assert read_right(scored.folder) == read_right(run.folder)
     assert json.loads((scored.folder / "metrics.json").read_text()) == scored.metrics
 
 

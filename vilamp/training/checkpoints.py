@@ -243,6 +243,7 @@ class LastCheckpoint(Checkpoint):
             "data": trainer.datamodule.digests(),
             "random": gather(self.random),
             "history": pl_module.history,
+            "right": pl_module.right,
             "validation_due": self.validation_due,
         }
 
@@ -261,6 +262,7 @@ class LastCheckpoint(Checkpoint):
                 "order; give the same shards in the same order, or begin anew with resume=null"
             )
         pl_module.history[:] = stored["history"] if self.keeps_best else stored["history"][:1]
+        pl_module.right = stored.get("right", {}) if self.keeps_best else {}
         self.step = self.saved = stored["step"]
         self.batches = stored["batches"]
         self.position = data.start = Position(*stored["position"])

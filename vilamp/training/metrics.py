@@ -79,6 +79,7 @@ class QuestionMetrics:
         self.sums: dict[str, float] = defaultdict(float)
         self.weights: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
+        self.right: dict[str, bool] = {}
 
     def add(self, name: str, value: float, weight: float = 1.0) -> None:
         """Add a value to a mean."""
@@ -97,6 +98,7 @@ class QuestionMetrics:
             self.add("loss", output.loss.item(), output.answer_tokens)
         for index, (question, exact) in enumerate(zip(batch.questions, output.exact.tolist(), strict=True)):
             self.counts["questions"] += 1
+            self.right[question.key] = exact
             self.add("accuracy", exact)
             self.add(f"accuracy/{question.source.kind}", exact)
             if batch.video_of[index] >= 0:
@@ -110,13 +112,14 @@ class QuestionMetrics:
                 if recall.share is not None:
                     self.add("keyframe_recall", recall.share)
 
-    def compute(self) -> dict[str, float]:
-        """The means and counts, gathered over all ranks, and a fresh start."""
+    def compute(self) -> tuple[dict[str, float], dict[str, bool]]:
+        """The means and counts, and key of a question -> whether it is right; of all ranks, and a fresh start."""
         parts = gather((dict(self.sums), dict(self.weights), dict(self.counts)))
+        right = {key: exact for of_rank in gather(self.right) for key, exact in of_rank.items()}
         sums, weights, counts = (_total(kind) for kind in zip(*parts, strict=True))
         self.__init__()  # type: ignore[misc]
         means = {name: sums[name] / weights[name] for name in sums}
-        return dict(sorted((means | counts).items()))
+        return dict(sorted((means | counts).items())), right
 
 
 def _total(parts: Iterable[dict[str, float]]) -> dict[str, float]:

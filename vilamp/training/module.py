@@ -45,6 +45,8 @@ class VideoQA(LightningModule):
         self.validation = QuestionMetrics()
         self.history: list[dict[str, float]] = []
         """The validation metrics of every validation so far, in order, with the step."""
+        self.right: dict[str, bool] = {}
+        """Key of a question -> whether it is right, in the :meth:`best` validation."""
         self.window = Window()
         self.steps_behind = 0
         """Of the optimiser, in the checkpoint that training goes on from."""
@@ -119,14 +121,21 @@ class VideoQA(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation set."""
-        metrics = self.validation.compute()
+        metrics, right = self.validation.compute()
         if not metrics:
             raise ConfigError("no validation question could be used; data/skipped and quarantine.jsonl say why")
         named = {
             "visual_tokens" if name == "visual_tokens" else f"val/{name}": value for name, value in metrics.items()
         }
         self.history.append({"step": float(self.global_step), **named})
+        if self.best() is self.history[-1]:
+            self.right = right
         self.log_dict(named)  # the same on every rank: compute() gathered them
+
+    def best(self) -> dict[str, float]:
+        """The metrics of the best validation since the first step; of the only one where none came since."""
+        before, *after = self.history
+        return max(after or [before], key=lambda metrics: metrics["val/accuracy"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, and its schedule by step."""

@@ -28,6 +28,7 @@ from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.report.make import make_report
 from vilamp.samples import Batch
+from vilamp.training.answers import write_right
 from vilamp.training.callbacks import ResourceMonitor, SkipReport
 from vilamp.training.checkpoints import BEST, LAST, BestCheckpoint, LastCheckpoint, WholeFiles
 from vilamp.training.console import without_remarks
@@ -132,17 +133,15 @@ def train(cfg: DictConfig) -> Run:
             load_weights(parts.module, checkpoint["state_dict"])
         if adapter_parameters(parts.module.model.language_model):
             write_adapter(parts.module.model, parts.module.trained_names(), parts.module.config, parts.folder)
-        figures = _of_training(parts.module.history) | parts.resources.measure()
+        figures = _of_training(parts.module) | parts.resources.measure()
         return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})
 
 
-def _of_training(history: list[dict[str, float]]) -> dict[str, float]:
+def _of_training(module: VideoQA) -> dict[str, float]:
     """The best validation since the first step, and the accuracy before it."""
-    if not history:
+    if not module.history:
         return {}
-    before, *after = history
-    best = max(after or [before], key=lambda row: row["val/accuracy"])
-    return best | {"val/accuracy_before": before["val/accuracy"]}
+    return module.best() | {"val/accuracy_before": module.history[0]["val/accuracy"]}
 
 
 def evaluate(cfg: DictConfig) -> Run:
@@ -285,7 +284,7 @@ def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: li
 
 
 def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
-    """Write ``metrics.json`` and the report, and show the figures."""
+    """Write ``metrics.json``, the answers and the report, and show the figures."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
     first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
@@ -295,6 +294,8 @@ def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict
         batches = parts.data.whole_val_dataloader() if parts.data.validates else []
         samples = show(parts.module.model.eval(), parts.encode, cast(Iterable[Batch], batches))
     if first:
+        if parts.module.right:
+            write_right(parts.folder, parts.module.right)
         (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         table = Table("metric", "value", title=f"{parts.folder}")
         for name, value in metrics.items():
