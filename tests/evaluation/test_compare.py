@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from vilamp.cli import main
 from vilamp.errors import DataError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.compare import differing_settings, pairs, read_runs
 from vilamp.evaluation.statistics import by_videos, mcnemar, wilson
+from vilamp.evaluation.table import markdown, table
 from vilamp.evaluation.writing import merge, write_json
+from vilamp.training.answers import write_right
 
 
 @pytest.mark.parametrize(
@@ -70,14 +73,26 @@ def _evaluation(folder: Path, rights: str, benchmark: str = "MLVU", split: str =
 
 
 def _training(folder: Path, selector: str, accuracy: float, questions: int | None = 512, **settings: Any) -> Path:
+    """A run from before there were answers."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").touch()
     metrics = {"val/accuracy": accuracy, "val/keyframe_recall": 0.5, "visual_tokens": 203.0}
-    metrics |= {"memory/peak_rss_gib": 0.9, "throughput/seconds": 60.0}
+    metrics |= {"memory/peak_rss_gib": 0.9, "throughput/seconds": 60.0, "val/accuracy/shape": 0.25}
     write_json(folder / "metrics.json", metrics | ({} if questions is None else {"val/questions": questions}))
-    chosen = {"_target_": f"vilamp.selectors.{selector}.{selector.title()}", **settings}
-    write_json(folder / "config.json", {"selector": chosen, "seed": 0, "paths": {"output_dir": str(folder)}})
-    (folder / "config.json").rename(folder / "config.yaml")  # JSON is YAML
+    chosen = {"_target_": f"vilamp.selectors.{selector}.{selector.title()}Selector", **settings}
+    generate = {"root": str(folder), "seed": 3, "num_workers": len(folder.name)}
+    config = {"num_keyframes": 4, "selector": chosen, "data": {"val": None, "generate": generate}}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config | {"paths": {"output_dir": str(folder)}}))
+    return folder
+
+
+def _answered(folder: Path, rights: str, **changed: Any) -> Path:
+    """Give a run the answers to questions about two videos, and other settings."""
+    write_right(folder, {f"{number % 2}/{number}": right == "y" for number, right in enumerate(rights)})
+    config = OmegaConf.load(folder / "config.yaml")
+    for key, value in changed.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    OmegaConf.save(config, folder / "config.yaml")
     return folder
 
 
@@ -112,12 +127,64 @@ def test_a_sweep_stands_for_its_runs_and_shows_what_differs(tmp_path: Path) -> N
     _training(sweep / "10", "uniform", 0.25)
     runs = read_runs([sweep])
     assert [Path(run.name).name for run in runs] == ["0", "1", "10"]
-    assert differing_settings(runs) == {"selector": ["Differential", "Differential", "Uniform"]}
+    assert differing_settings(runs) == {"selector": ["differential", "differential", "uniform"]}
     assert differing_settings(runs[:2]) == {"selector.tau": [0.85, 0.5]}
     figures = runs[0].figures
     assert figures["accuracy"] == 0.75 and (figures["low"], figures["high"]) == wilson(384, 512)
     assert (figures["keyframe_recall"], figures["visual_tokens"], figures["memory_gib"]) == (0.5, 203.0, 0.9)
     assert figures["seconds"] == 60.0
+
+
+def test_validations_of_training_runs_are_tested_where_they_ask_the_same(tmp_path: Path) -> None:
+    names = ("base", "better", "elsewhere", "other_set", "own_shards")
+    base, better, elsewhere, other, own = (_training(tmp_path / name, "uniform", 0.5) for name in names)
+    folders = [
+        _answered(base, "yynnnnnn"),
+        _answered(better, "nyyyyyyy"),
+        _answered(elsewhere, "yyyynnnn", data__generate__root="/there", data__generate__num_workers=9),
+        _answered(other, "yyyyyyyy", data__generate__seed=4),
+        _answered(own, "yyyyyyyy", data__val="val.tar"),
+        _training(tmp_path / "old", "uniform", 0.5),
+    ]
+    runs = read_runs(folders)
+    found = {Path(pair.second).name: (pair.common, pair.only_first, pair.only_second) for pair in pairs(runs)}
+    assert found == {"better": (8, 1, 6), "elsewhere": (8, 0, 2)}
+    figures = runs[0].figures
+    assert (figures["low_by_videos"], figures["high_by_videos"]) == (0.25, 0.25), "each video is right in one of four"
+
+
+def test_a_run_is_tested_against_the_one_that_differs_from_it_in_one_setting(tmp_path: Path) -> None:
+    grid = {("uniform", 1): "nnnn", ("differential", 1): "yynn", ("uniform", 2): "ynnn", ("differential", 2): "yyyy"}
+    folders = [
+        _answered(_training(tmp_path / f"{part}{keyframes}", part, 0.5), rights, num_keyframes=keyframes)
+        for (part, keyframes), rights in grid.items()
+    ]
+    alone = _answered(_training(tmp_path / "alone", "uniform", 0.5), "yyyy", num_keyframes=8)
+    runs = read_runs([*folders, alone])
+    found = pairs(runs, "selector=differential")
+    assert [(Path(pair.first).name, Path(pair.second).name) for pair in found] == [
+        ("differential1", "uniform1"),
+        ("differential2", "uniform2"),
+    ]
+    assert [(pair.only_first, pair.only_second) for pair in found] == [(2, 0), (3, 0)]
+    assert len(pairs(runs, "num_keyframes=1")) == 3
+    for wrong in ("selector=random", "selector", "seed=0"):
+        with pytest.raises(DataError, match="do not differ in this, but in num_keyframes=1,2,8; selector=uniform"):
+            pairs(runs, wrong)
+
+
+def test_a_table_names_runs_by_their_settings_where_these_tell_them_apart(tmp_path: Path) -> None:
+    folders = [_answered(_training(tmp_path / part, part, 0.5), "yn") for part in ("differential", "uniform")]
+    runs = read_runs(folders)
+    headings, first, second = table(runs, pairs(runs), kinds=True, named=False)
+    assert (headings[0], headings[-1]) == ("selector", "p")
+    assert (first[0], first[-1], second[0], second[-1]) == ("differential", "", "uniform", "1.000")
+    assert first[headings.index("accuracy/shape")] == "0.250"
+    assert (first[headings.index("peak memory, GiB")], first[headings.index("visual tokens")]) == ("0.9", "203")
+    assert "accuracy/shape" not in table(runs, [])[0]
+    assert markdown([["a|b", "c"], ["1", "2"]]) == "| a\\|b | c |\n|---|---|\n| 1 | 2 |"
+    again = read_runs([folders[0], _answered(_training(tmp_path / "again", "differential", 0.5), "yn")])
+    assert [row[0] for row in table(again, [], named=False)] == ["run", "differential", "again"]
 
 
 def test_a_run_from_before_questions_were_counted_has_no_interval(tmp_path: Path) -> None:
@@ -149,5 +216,9 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
     found = json.loads(capsys.readouterr().out)
     assert [row["accuracy"] for row in found["runs"]] == pytest.approx([0.5, 1 / 6])
     assert found["pairs"][0]["p"] == pytest.approx(0.625) and math.isfinite(found["runs"][0]["low_by_videos"])
+    assert main(["compare", "--markdown", *folders]) == 0
+    heading, _, first, second = capsys.readouterr().out.splitlines()
+    assert heading.startswith("| run | m avg | 95 % (questions) |") and heading.endswith("| p |")
+    assert first.startswith("| a (MLVU, generation) |") and second.endswith("| 0.625 |")
     assert main(["compare", str(tmp_path / "nowhere")]) == 1
     assert "is no folder" in capsys.readouterr().err

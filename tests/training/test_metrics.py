@@ -10,9 +10,7 @@ from vilamp.samples import Batch, EncodedQuestion, Question, Video
 from vilamp.training.metrics import QuestionMetrics, depth_of, keyframe_recall
 
 
-def question(
-    kind: str = "colour", evidence: tuple[tuple[float, float], ...] = (), key: str = "key"
-) -> EncodedQuestion:
+def question(kind: str = "colour", evidence: tuple[tuple[float, float], ...] = (), key: str = "key") -> EncodedQuestion:
     empty = torch.zeros(0, dtype=torch.int64)
     return EncodedQuestion(key, Question("q", "a", "q", kind, evidence), empty, empty, empty, 0)
 

@@ -16,21 +16,27 @@ from omegaconf import OmegaConf
 from vilamp.errors import DataError
 from vilamp.evaluation.answers import Answer, read_answers
 from vilamp.evaluation.statistics import by_videos, mcnemar, wilson
+from vilamp.training.answers import read_right
 
 RESULT, METRICS = "result.json", "metrics.json"
-NO_SETTINGS = {"paths", "logger", "hydra", "checkpoint", "resume", "experiment"}
+NO_SETTINGS = {
+    *("paths", "logger", "hydra", "checkpoint", "resume", "experiment", "report"),
+    *("data.generate.root", "data.generate.num_workers", "data.generate.progress"),
+}
 """Of a configuration what is no part of a comparison: where things lie and what is told."""
 NO_SETTINGS_OF_EVALUATION = {"trainer", "optim", "scoring", "questions_at_once", "lora", "init"}
 """Of the configuration of an evaluation, likewise: how it was run, and how its checkpoint was trained."""
 OF_TRAINING = {
-    "accuracy": "val/accuracy",
-    "keyframe_recall": "val/keyframe_recall",
-    "visual_tokens": "visual_tokens",
-    "seconds": "throughput/seconds",
+    "accuracy": ("val/accuracy",),
+    "questions": ("val/questions",),
+    "keyframe_recall": ("val/keyframe_recall",),
+    "visual_tokens": ("visual_tokens",),
+    "memory_gib": ("memory/peak_gib", "memory/peak_rss_gib"),  # the GPU's, else the process'
+    "seconds": ("throughput/seconds",),
 }
-"""Column -> its name in ``metrics.json``; memory and interval come from several."""
-MEMORY = ("memory/peak_gib", "memory/peak_rss_gib")
-"""Where memory is looked for: the GPU's, else the process'."""
+"""Column -> its names in ``metrics.json``, of which the first that is there is taken."""
+KINDS = "accuracy/"
+"""How the columns begin that hold the accuracy of one kind of question."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,21 @@ class Run:
         settings: flat.
         figures: column -> value.
         way: ``generation`` or ``likelihood``; empty for a training run.
-        questions: what tells the set of questions; None for a training run, which leaves no answers.
-        right: key of a question -> whether it is right.
+        questions: what tells the set of questions.
+        right: key of a question -> whether it is right; empty for a run from before these were kept.
     """
 
     name: str
     settings: dict[str, Any]
     figures: dict[str, float]
     way: str = ""
-    questions: tuple[Any, ...] | None = None
+    questions: tuple[Any, ...] = ()
     right: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two evaluations over the questions that both have.
+    """Two runs over the questions that both have.
 
     Attributes:
         first, second: names.
@@ -111,15 +117,26 @@ def _read(folder: Path) -> list[Run]:
 
 def _training(folder: Path) -> Run:
     metrics = json.loads((folder / METRICS).read_text())
-    figures = {column: metrics[name] for column, name in OF_TRAINING.items() if name in metrics}
-    if "val/questions" in metrics:
-        total = int(metrics["val/questions"])
-        figures |= {"questions": total, **_interval(wilson(metrics["val/accuracy"] * total, total))}
-    memory = [metrics[name] for name in MEMORY if name in metrics]
-    figures |= {"memory_gib": memory[0]} if memory else {}
+    found = {column: [metrics[name] for name in names if name in metrics] for column, names in OF_TRAINING.items()}
+    figures = {column: values[0] for column, values in found.items() if values}
+    figures |= {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith(f"val/{KINDS}")}
+    right = read_right(folder)
+    if "questions" in figures:
+        total = int(figures["questions"])
+        figures |= _interval(wilson(figures["accuracy"] * total, total))
+    if right:
+        low, high = by_videos(list(right.values()), [key.rpartition("/")[0] for key in right])
+        figures |= {"low_by_videos": low, "high_by_videos": high}
     file = folder / "config.yaml"
-    config = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
-    return Run(str(folder), dict(_flat(config)), figures)
+    settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(file), resolve=False))) if file.is_file() else {}
+    return Run(str(folder), settings, figures, questions=_validated(settings), right=right)
+
+
+def _validated(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which questions a validation asks."""
+    shards = settings.get("data.val")
+    made = {key: value for key, value in settings.items() if key.startswith("data.generate.")}
+    return ("validation", str(made if shards is None else shards))
 
 
 def _evaluation(folder: Path) -> list[Run]:
@@ -150,6 +167,7 @@ def _of_evaluation(result: Mapping[str, Any], way: str, answers: Sequence[Answer
     scores, sampling = result["scores"][way], result["sampling"]
     low, high = by_videos(rights, [answer.video for answer in answers])
     figures = {result["headline"]: scores[result["headline"]], "accuracy": scores["accuracy"]}
+    figures |= {name: value for name, value in scores.items() if name.startswith(KINDS)}
     figures |= {"questions": len(rights), **_interval(wilson(sum(rights), len(rights)))}
     figures |= {"low_by_videos": low, "high_by_videos": high, "not_asked": sum(not a.asked for a in answers)}
     figures |= {name: sampling[name] for name in ("keyframe_recall", "visual_tokens") if name in sampling}
@@ -165,18 +183,19 @@ def _interval(ends: tuple[float, float]) -> dict[str, float]:
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if not prefix and key in NO_SETTINGS:
+        name = f"{prefix}{key}"
+        if name in NO_SETTINGS:
             continue
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{name}.")
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Settings that all runs have and that are not the same in all -> their values.
 
-    Of a part that is another one the name of its class stands for all its settings.
+    Of a part that is another one its name (:func:`_part`) stands for all its settings.
     """
     shared = [key for key in runs[0].settings if all(key in run.settings for run in runs)]
     columns = {key: [run.settings[key] for run in runs] for key in shared}
@@ -185,27 +204,63 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     found = {}
     for key, values in differing.items():
         if key.endswith("._target_"):
-            found[key.removesuffix("._target_")] = [str(value).rpartition(".")[2] for value in values]
+            group = key.removesuffix("._target_")
+            found[group] = [_part(group, str(value)) for value in values]
         elif not key.startswith(tuple(classes)):
             found[key] = values
     return found
 
 
-def pairs(runs: Sequence[Run]) -> list[Pair]:
-    """Each evaluation beside the first of the same benchmark, split and way of answering.
+def _part(group: str, target: str) -> str:
+    """The name of a class; ``DifferentialSelector`` as a selector is ``differential``, as on the command line."""
+    name = target.rpartition(".")[2]
+    short = name.removesuffix(group.title())
+    return name if short in ("", name) else short.lower()
 
+
+def pairs(runs: Sequence[Run], against: str | None = None) -> list[Pair]:
+    """Runs beside those that they are tested against.
+
+    Only runs over the same questions (benchmark and split, or validation set) and the same way of answering are paired.
     Where one question is about the same thing in both, its key is the same.  A question that was not asked is wrong.
+
+    Args:
+        runs: in their order.
+        against: ``SETTING=VALUE``: each run is tested against the one that has this and else the same settings; None
+            tests each against the first.
+
+    Raises:
+        DataError: no run has that setting.
     """
-    firsts: dict[tuple[Any, ...], Run] = {}
+    partners = _firsts(runs) if against is None else _like(runs, *against.split("=", 1))
     found = []
-    for run in runs:
-        if run.questions is None:
-            continue
-        first = firsts.setdefault((*run.questions, run.way), run)
+    for first, run in partners:
         common = first.right.keys() & run.right.keys()
-        if first is run or not common:
-            continue
-        ahead = sum(first.right[key] and not run.right[key] for key in common)
-        behind = sum(run.right[key] and not first.right[key] for key in common)
-        found.append(Pair(first.name, run.name, len(common), ahead, behind, mcnemar(ahead, behind)))
+        if common:
+            ahead = sum(first.right[key] and not run.right[key] for key in common)
+            behind = sum(run.right[key] and not first.right[key] for key in common)
+            found.append(Pair(first.name, run.name, len(common), ahead, behind, mcnemar(ahead, behind)))
     return found
+
+
+def _firsts(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:
+    firsts: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        first = firsts.setdefault((*run.questions, run.way), run)
+        if first is not run:
+            yield first, run
+
+
+def _like(runs: Sequence[Run], setting: str, value: str = "") -> Iterator[tuple[Run, Run]]:
+    """Of each run and the one that differs from it in one setting alone, in which that has a given value."""
+    differing = differing_settings(runs)
+    if value not in map(str, differing.get(setting, ())):
+        told = "; ".join(f"{key}={','.join(dict.fromkeys(map(str, values)))}" for key, values in differing.items())
+        raise DataError(f"--against {setting}={value}: the runs do not differ in this, but in {told or 'nothing'}")
+    others = [key for key in differing if key != setting]
+    alike = [(*run.questions, run.way, *(str(differing[key][i]) for key in others)) for i, run in enumerate(runs)]
+    has = [str(one) == value for one in differing[setting]]
+    bases = {key: run for key, run, base in zip(alike, runs, has, strict=True) if base}
+    for key, run, base in zip(alike, runs, has, strict=True):
+        if not base and key in bases:
+            yield bases[key], run
