@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import summarise
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vilamp.cli import app
+from vilamp.evaluation.compare import Run
 
 ACCURACY = {("near", "none"): 0.5, ("near", "mean"): 0.75, ("distant", "none"): 0.125, ("distant", "mean"): 1.0}
+MARKERS = ("<!-- table:needle -->", "<!-- /table:needle -->")
 TRAIN = """\
 defaults:
   - _self_
@@ -30,11 +32,12 @@ def sweep(source_tree) -> Path:
     """The folder of a sweep over two selectors and two mergers."""
     folder = source_tree.root / "sweep"
     source_tree.write("conf/train.yaml", TRAIN.replace("OUT", str(folder)))
-    source_tree.write("conf/merger/mean.yaml", "# The mean\n")
-    source_tree.write("conf/merger/none.yaml", "# Nothing\n")
+    for group, name in (("merger", "mean"), ("merger", "none"), ("selector", "near"), ("selector", "distant")):
+        source_tree.write(f"conf/{group}/{name}.yaml", f"# One\n_target_: none.{name.title()}{group.title()}\n")
 
     def task(cfg: DictConfig) -> None:
         runtime = HydraConfig.get().runtime
+        OmegaConf.save(cfg, Path(runtime.output_dir) / "config.yaml")
         names = runtime.choices["selector"], runtime.choices["merger"]
         figures = {"val/accuracy": ACCURACY[names], "visual_tokens": 200.4, "val/loss": 1.0}
         (Path(runtime.output_dir) / "metrics.json").write_text(json.dumps(figures))
@@ -47,10 +50,10 @@ def test_the_table_holds_every_figure_and_the_command(sweep, capsys) -> None:
     assert summarise.main([str(sweep)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
-        "| accuracy | `merger=mean` | `merger=none` |",
+        "| accuracy | `merger=none` | `merger=mean` |",
         "|---|---|---|",
-        "| `selector=distant` | 1.000 | 0.125 |",
-        "| `selector=near` | 0.750 | 0.500 |",
+        "| `selector=near` | 0.500 | 0.750 |",
+        "| `selector=distant` | 0.125 | 1.000 |",
     ]
     assert "Measured with `python train.py -m selector=near,distant merger=none,mean`." in lines
     assert "| selector | merger | accuracy | visual tokens |" in lines  # what no run measured has no column
@@ -58,27 +61,22 @@ def test_the_table_holds_every_figure_and_the_command(sweep, capsys) -> None:
     assert len([line for line in lines if line.startswith(("| near |", "| distant |"))]) == 4
 
 
-def test_the_method_comes_first_and_none_last() -> None:
-    names = ["none", "tome", "attention", "uniform", "aks", "differential", "random"]
-    assert sorted(names, key=summarise._rank) == [
-        "differential",
-        "uniform",
-        "random",
-        "attention",
-        "aks",
-        "tome",
-        "none",
-    ]
-
-
 def test_a_point_that_was_not_run_leaves_its_cell_empty() -> None:
-    results = [summarise.Result("a", "x", {"val/accuracy": 1.0}), summarise.Result("b", "y", {"val/accuracy": 0.0})]
-    table = summarise.render(results, "python train.py -m").splitlines()
-    assert table[2:4] == ["| `selector=a` | 1.000 |  |", "| `selector=b` |  | 0.000 |"]
+    settings = ({"selector": "a", "merger": "x"}, {"selector": "b", "merger": "y"})
+    runs = [Run(str(number), each, {"accuracy": float(number)}) for number, each in enumerate(settings)]
+    lines = summarise.render(runs, ["python train.py -m"]).splitlines()
+    assert lines[2:4] == ["| `selector=a` | 0.000 |  |", "| `selector=b` |  | 1.000 |"]
+
+
+def test_what_differs_in_one_setting_is_one_table() -> None:
+    runs = [Run(str(tau), {"selector.tau": tau}, {"accuracy": tau}) for tau in (0.5, 0.75)]
+    lines = summarise.render(runs, ["python evaluate.py -m"]).splitlines()
+    assert lines[0] == "| selector.tau | accuracy |"
+    assert lines[-1] == "Measured with `python evaluate.py -m`."
 
 
 def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(sweep, tmp_path) -> None:
-    start, end = summarise.MARKERS
+    start, end = MARKERS
     file = tmp_path / "page.md"
     file.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     assert summarise.main([str(sweep), "--write", str(file)]) == 0
@@ -93,7 +91,7 @@ def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(sweep
 @pytest.mark.parametrize("text", ["nothing", "{start} {end} {end}", "{end} {start}"])
 def test_a_file_without_a_clear_place_is_refused_and_left_alone(sweep, tmp_path, capsys, text) -> None:
     file = tmp_path / "page.md"
-    before = text.format(start=summarise.MARKERS[0], end=summarise.MARKERS[1])
+    before = text.format(start=MARKERS[0], end=MARKERS[1])
     file.write_text(before)
     assert summarise.main([str(sweep), "--write", str(file)]) == 1
     assert "needs <!-- table:needle -->" in capsys.readouterr().err
@@ -103,12 +101,12 @@ def test_a_file_without_a_clear_place_is_refused_and_left_alone(sweep, tmp_path,
 def test_a_run_that_did_not_end_is_named(sweep, capsys) -> None:
     (sweep / "2" / "metrics.json").unlink()
     assert summarise.main([str(sweep)]) == 1
-    assert "no metrics.json in 2" in capsys.readouterr().err
+    assert "metrics.json in 2; these runs did not end" in capsys.readouterr().err
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, capsys) -> None:
     assert summarise.main([str(tmp_path)]) == 1
-    assert "holds no run" in capsys.readouterr().err
+    assert "no run ended there" in capsys.readouterr().err
 
 
 def test_a_sweep_that_ran_in_parts_is_one_table(sweep, tmp_path, capsys) -> None:
@@ -118,11 +116,11 @@ def test_a_sweep_that_ran_in_parts_is_one_table(sweep, tmp_path, capsys) -> None
     part.mkdir()
     (sweep / "3").rename(part / "3")
     (part / "multirun.yaml").write_text((sweep / "multirun.yaml").read_text().replace("near,distant", "distant"))
-    assert summarise.main([str(part), str(sweep)]) == 0
+    assert summarise.main([str(sweep), str(part)]) == 0
     parts = capsys.readouterr().out.splitlines()
     told = [line for line in parts if line.startswith("Measured with")]
     assert [line for line in parts if line not in told] == [line for line in whole if not line.startswith("Measured")]
     assert told == [
-        "Measured with `python train.py -m selector=distant merger=none,mean` and "
-        "`python train.py -m selector=near,distant merger=none,mean`."
+        "Measured with `python train.py -m selector=near,distant merger=none,mean` and "
+        "`python train.py -m selector=distant merger=none,mean`."
     ]
