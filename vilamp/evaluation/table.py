@@ -56,7 +56,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _title(name: str) -> str:
-    return TITLES.get(name, name.replace("_", " "))
+    return name if name.startswith(KINDS) else TITLES.get(name, name.replace("_", " "))
 
 
 def _cell(name: str, figures: dict[str, float]) -> str:
