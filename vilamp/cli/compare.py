@@ -67,11 +67,15 @@ def _print(runs: Sequence[Run], tested: Sequence[Pair], kinds: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from vilamp.evaluation.compare import differing_settings
     from vilamp.evaluation.table import short_names, table
 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     headings, *rows = table(runs, tested, kinds)
-    shown = Table(*headings, box=box.SIMPLE_HEAD)
+    shown = Table(box=box.SIMPLE_HEAD)
+    words = 1 + len(differing_settings(runs))  # the name and the settings, before the figures
+    for number, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if number < words else "right")
     for row in rows:
         shown.add_row(*map(Text, row))
     console.print(shown)
