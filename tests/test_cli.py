@@ -56,6 +56,19 @@ def test_a_sweep_runs_every_point(source_tree, task) -> None:
     assert task.seen == [5, 6, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "asks"), [([], "validation"), (["benchmark=needle", "data=needle"], "benchmark")]
+)
+def test_an_evaluation_is_of_a_benchmark_or_else_a_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: list[str], asks: str
+) -> None:
+    asked = []
+    monkeypatch.setattr("vilamp.training.run.evaluate", lambda cfg: asked.append("validation"))
+    monkeypatch.setattr("vilamp.evaluation.run.evaluate", lambda cfg: asked.append("benchmark"))
+    assert cli.main(["evaluate", "checkpoint=some", f"hydra.run.dir={tmp_path}", *benchmark]) == 0
+    assert asked == [asks]
+
+
 def test_a_run_stays_in_its_directory_and_leaves_the_environment_alone(source_tree, task) -> None:
     cwd, environment = Path.cwd(), dict(os.environ)
     app.run(lambda cfg: task.seen.append(Path.cwd() == cwd), "train", [])
