@@ -25,11 +25,14 @@ from vilamp.evaluation.table import markdown, table
 def command(folder: Path) -> str:
     """The command that a sweep was started with.
 
+    Args:
+        folder: of the sweep, or of one of its runs.
+
     Raises:
         ValueError: the folder is none of a sweep.
     """
-    file = folder / "multirun.yaml"
-    if not file.is_file():
+    file = next((file for of in (folder, folder.parent) if (file := of / "multirun.yaml").is_file()), None)
+    if file is None:
         raise ValueError(f"{folder} has no multirun.yaml: name the folder of a sweep (python train.py -m ...)")
     record = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     assert isinstance(record, dict)
@@ -74,7 +77,7 @@ def replace_between_markers(text: str, name: str, content: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a sweep")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a sweep, or of a run of one")
     parser.add_argument("--against", metavar="SETTING=VALUE", help="as for vilamp compare")
     parser.add_argument("--kinds", action="store_true", help="as for vilamp compare")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write into this file, between the markers")

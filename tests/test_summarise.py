@@ -109,6 +109,17 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys) -> None:
     assert "no run ended there" in capsys.readouterr().err
 
 
+def test_one_run_of_a_sweep_has_its_command(sweep, capsys) -> None:
+    assert summarise.main([str(sweep / "0"), str(sweep / "3")]) == 0
+    assert "Measured with `python train.py -m selector=near,distant merger=none,mean`." in capsys.readouterr().out
+
+
+def test_what_is_no_sweep_is_refused(sweep, tmp_path, capsys) -> None:
+    (sweep / "0").rename(tmp_path / "alone")
+    assert summarise.main([str(tmp_path / "alone")]) == 1
+    assert "has no multirun.yaml: name the folder of a sweep" in capsys.readouterr().err
+
+
 def test_a_sweep_that_ran_in_parts_is_one_table(sweep, tmp_path, capsys) -> None:
     assert summarise.main([str(sweep)]) == 0
     whole = capsys.readouterr().out.splitlines()
