@@ -15,6 +15,7 @@ LEFT = (
     "config.yaml",
     "metrics.json",
     "metrics.csv",
+    "val_answers.jsonl",
     "samples.json",
     "report.html",
     "timeline.png",

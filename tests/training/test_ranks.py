@@ -12,9 +12,10 @@ from own_shards import draw_clip, write_shard
 from resumable import last, settings, write_shards
 
 from vilamp.data.order import epoch_order
+from vilamp.training.answers import read_right
 
 LEFT = {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "quarantine.jsonl", "timeline.png", "wandb"}
-LEFT |= {"report", "report.html", "samples.json"}
+LEFT |= {"report", "report.html", "samples.json", "val_answers.jsonl"}
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -55,6 +56,7 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
     assert metrics["data/decoded_by/pyav"] == 3 + 2 * 2
     assert metrics["data/gaps"] == 0
     assert metrics["throughput/frames_per_s"] > 0
+    assert list(read_right(folder)) == ["v0/0", "v2/0"], "of both ranks"
     assert metrics["visual_tokens"] > 0 and metrics["val/accuracy/other"] in (0, 0.5, 1)
 
 
