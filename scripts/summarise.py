@@ -47,7 +47,7 @@ def render(runs: Sequence[Run], started: Sequence[str], against: str | None = No
     settings = differing_settings(runs)
     if len(settings) != 2:
         return f"{figures}\n\n{measured}"
-    details = f"<details>\n<summary>All figures</summary>\n\n{figures}\n\n</details>"
+    details = f"<details markdown>\n<summary>All figures</summary>\n\n{figures}\n\n</details>"
     return f"{markdown(_grid(runs, settings))}\n\n{measured}\n\n{details}"
 
 
