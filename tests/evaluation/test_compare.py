@@ -204,6 +204,11 @@ def test_folders_without_a_run_are_told(tmp_path: Path) -> None:
     write_json(tmp_path / "sweep" / "0" / "metrics.json", {"val/accuracy": "high", "val/questions": 3})
     with pytest.raises(DataError, match="cannot be read"):
         read_runs([tmp_path / "sweep" / "0"])
+    answered = _training(tmp_path / "answered", "uniform", 0.5)
+    for line in ('{"key": "v/0"}', '{"key": "v/0", "ri'):
+        (answered / "val_answers.jsonl").write_text(line)
+        with pytest.raises(DataError, match="answered cannot be read"):
+            read_runs([answered])
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
