@@ -1,12 +1,12 @@
 """What LoRA reaches on a domain that the base has not seen, beside full fine-tuning, and what it costs on the old one.
 
-    python benchmarks/domain_shift.py                    # a table; runs go to outputs/domain_shift
-    python benchmarks/domain_shift.py --json             # the same figures once more, as one JSON object on the last line
-    python benchmarks/domain_shift.py --out FOLDER paths.data_dir=FOLDER     # settings for all runs
-    python benchmarks/domain_shift.py --quick            # few short videos: its figures mean nothing
+    python benchmarks/domain_shift.py            a table; runs go to outputs/domain_shift
+    python benchmarks/domain_shift.py --json     the same figures once more, as one JSON object on the last line
+    python benchmarks/domain_shift.py --quick    few short videos: shows that it runs, its figures mean nothing
+    python benchmarks/domain_shift.py --out FOLDER paths.data_dir=FOLDER     settings for all runs
 
 The base is a default run on the first kind of needle video; both ways start from it.  Each run is a command of its own,
-as a user would give it, with the same data, replay share, steps and seed, on videos that nothing was tuned on; those that
+as a user would give it, with the same data, replay share, steps and seed, on videos that nothing was tuned on.  Runs that
 are there already are not repeated.  Full fine-tuning trains all parts but the scorer.
 """
 

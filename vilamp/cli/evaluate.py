@@ -11,7 +11,7 @@ from vilamp.cli import app
 
 def run(cfg: DictConfig) -> None:
     """Evaluate as the configuration says; torch is imported only now, so that ``--help`` is quick."""
-    if cfg.benchmark is None:
+    if cfg.get("benchmark") is None:
         from vilamp.training.run import evaluate
     else:
         from vilamp.evaluation.run import evaluate  # type: ignore[assignment]
