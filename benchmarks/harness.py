@@ -72,13 +72,17 @@ class Column:
         return format(value, self.form)
 
 
-def options(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def options(
+    description: str, argv: Sequence[str] | None = None, parents: Sequence[argparse.ArgumentParser] = ()
+) -> argparse.Namespace:
     """The command line that all benchmarks have: ``json`` and ``quick``, both bool, and ``grow``, list[str] or None.
+
+    ``parents`` are argparse's, for what only one benchmark has.
 
     Without ``argv`` it is the command line of this process, which then begins anew with :data:`PATIENCE`, unless the
     environment sets that already: OpenMP reads it only once, when torch is imported.
     """
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser = argparse.ArgumentParser(description=description.splitlines()[0], parents=list(parents))
     parser.add_argument("--json", action="store_true", help="print the figures also as one JSON object, the last line")
     parser.add_argument("--quick", action="store_true", help="small sizes only, to see that it runs")
     parser.add_argument("--grow", nargs="+", metavar="NAME", help=argparse.SUPPRESS)

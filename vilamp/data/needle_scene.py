@@ -9,7 +9,7 @@ them look like, and in which words they are asked about, is a :class:`Look`.  Ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -51,8 +51,10 @@ class Needle:
     end: float = 0.0
 
 
-def _outline(shape: str, centre: Point, radius: float) -> list[Point]:
-    """Corners of a polygonal shape, in pixels."""
+def _outline(shape: str, centre: Point, radius: float) -> list[Point] | None:
+    """Corners of a polygonal shape, in pixels; None for those made of discs."""
+    if shape in ("circle", "ring", "moon"):
+        return None
     x, y = centre
     if shape == "square":
         r = radius * 0.82
@@ -83,14 +85,14 @@ def _covered(shape: str, size: tuple[int, int], centre: Point, radius: float, bo
     def disc(dx: float, dy: float, rx: float, ry: float, fill: int) -> None:
         pen.ellipse((x + dx - rx, y + dy - ry, x + dx + rx, y + dy + ry), fill=fill)
 
-    if shape in ("circle", "ring", "moon"):
+    corners = look.outline(shape, centre, radius)
+    if corners is None:
         disc(0, 0, radius + border, radius + border, 1)
         if shape == "ring":
             disc(0, 0, 0.5 * radius - border, 0.5 * radius - border, 0)
         if shape == "moon":
             disc(0.6 * radius, 0, 0.9 * radius - border, 0.9 * radius - border, 0)
     else:
-        corners = look.outline(shape, centre, radius)
         pen.polygon(corners, fill=1)
         if border:
             pen.line([*corners, *corners[:2]], fill=1, width=round(2 * border), joint="curve")
@@ -199,10 +201,9 @@ def ask(needle: Needle, kind: str, rng: np.random.Generator, look: Look | None =
     return template.format(shape=needle.shape, colour=needle.colour, place=needle.place), answer
 
 
-def plainly(needle: Needle, kind: str, look: Look) -> str:
-    """The question in the words of :data:`PLAIN`, with what is nearest to the needle there."""
-    shape, colour, place = (look.nearest[word] for word in (needle.shape, needle.colour, needle.place))
-    return PLAIN.templates[kind][0].format(shape=shape, colour=colour, place=place)
+def plainly(needle: Needle, kind: str) -> str:
+    """The question as :data:`PLAIN` would put it, for a scorer that has read no other."""
+    return PLAIN.templates[kind][0].format(shape=needle.shape, colour=needle.colour, place=needle.place)
 
 
 @dataclass(frozen=True)
@@ -214,21 +215,18 @@ class Look:
         shapes: the names.
         places: name -> (x, y) of the centre, as shares of width and height.
         border: RGB around a needle.
-        outline: (shape, centre, radius) -> the corners, all in pixels; discs, rings and moons need none.
+        outline: (shape, centre, radius) -> the corners, all in pixels; None for discs, rings and moons of discs.
         haystack: draws a scene.
         templates: kind of question -> its two phrasings.
-        nearest: name -> that of :data:`PLAIN` which a scorer that knows nothing else takes for it; where there are any,
-            they make each question's ``query``.
     """
 
     colours: Mapping[str, tuple[int, int, int]]
     shapes: tuple[str, ...]
     places: Mapping[str, Point]
     border: tuple[int, int, int]
-    outline: Callable[[str, Point, float], list[Point]]
+    outline: Callable[[str, Point, float], list[Point] | None]
     haystack: Callable[[np.random.Generator], Haystack]
     templates: Mapping[str, tuple[str, str]]
-    nearest: Mapping[str, str] = field(default_factory=dict)
 
 
 PLAIN = Look(

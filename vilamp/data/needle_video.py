@@ -159,7 +159,7 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
         question, answer = ask(needle, kind, rng, recipe.looks)
         evidence = [[needle.start, needle.end]]
         fields = {"question": question, "answer": answer, "kind": kind, "evidence": evidence}
-        questions.append(fields | ({"query": plainly(needle, kind, recipe.looks)} if recipe.looks.nearest else {}))
+        questions.append(fields if recipe.looks is PLAIN else fields | {"query": plainly(needle, kind)})
     annotation: dict[str, object] = {"video": "mp4", "questions": questions}
     return NeedleVideo(f"{split}-{number:06d}", seconds, tuple(cuts), events, annotation)
 
