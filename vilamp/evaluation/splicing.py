@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vilamp.benchmark import Item, Spliced
+from vilamp.benchmark import Item, Spliced, Stretch
 from vilamp.data.decode import VideoReader
 from vilamp.embedding_cache import Lookup
 from vilamp.evaluation.answers import Answer
@@ -65,7 +65,12 @@ class Splicer:
 
     def answers(self, asker: Asker, group: Group) -> list[Answer]:
         """One answer for each question about a haystack; their ``video`` is the needle's name."""
-        found = {item.key: self._case(item) for item in group.items}
+        needles: dict[Stretch, tuple[Video, Tensor] | SkipSample] = {}
+        for item in group.items:
+            needle = _spliced(item).needle
+            if needle not in needles:
+                needles[needle] = self._read_needle(needle)
+        found = {item.key: _case(item, needles[_spliced(item).needle]) for item in group.items}
         cases = [case for case in found.values() if isinstance(case, _Case)]
         try:
             answered = {answer.key: answer for answer in self._ask(asker, cases)} if cases else {}
@@ -78,17 +83,13 @@ class Splicer:
             if isinstance(answer, Answer)
         ]
 
-    def _case(self, item: Item) -> _Case | Answer:
-        """The question with its needle, or the answer that there is none."""
-        spliced = _spliced(item)
-        stretch = spliced.needle
+    def _read_needle(self, needle: Stretch) -> tuple[Video, Tensor] | SkipSample:
+        """A needle and its embeddings, or why it cannot be had."""
         try:
-            needle = self.reader.read(source_of(stretch.file), stretch.file.path.name, part=(0, stretch.frames))
+            video = self.reader.read(source_of(needle.file), needle.file.path.name, part=(0, needle.frames))
         except SkipSample as skip:
-            return _unasked(item, skip)
-        times = torch.arange(spliced.length, dtype=torch.float64) / spliced.fps
-        video = Video(item.key, needle.frames[:0], times, gaps=needle.gaps)
-        return _Case(item, spliced, needle, self.model.embed(needle), video)
+            return skip
+        return video, self.model.embed(video)
 
     def _ask(self, asker: Asker, cases: Sequence[_Case]) -> list[Answer]:
         haystack = cases[0].spliced.haystack
@@ -132,6 +133,15 @@ class Splicer:
             if stream.done == stream.wanted:
                 break
         return list(stream.end()), list(selections)
+
+
+def _case(item: Item, needle: tuple[Video, Tensor] | SkipSample) -> _Case | Answer:
+    """The question with its needle, or the answer that there is none."""
+    if isinstance(needle, SkipSample):
+        return _unasked(item, needle)
+    spliced, (video, embeddings) = _spliced(item), needle
+    times = torch.arange(spliced.length, dtype=torch.float64) / spliced.fps
+    return _Case(item, spliced, video, embeddings, Video(item.key, video.frames[:0], times, gaps=video.gaps))
 
 
 def _spliced(item: Item) -> Spliced:

@@ -206,10 +206,10 @@ def _haystacks(
 def _in_order(places: np.ndarray, wanted: Wanted, asked: Sequence[tuple[int, int]]) -> list[Any]:
     """(haystack, length, depth, question), as they are asked: what shares a pass over a haystack stands together."""
     chosen = [
-        (int(place), length, depth, number)
+        (int(place), length, number, depth)
         for (number, place), length, depth in itertools.product(enumerate(places), wanted.lengths, wanted.depths)
     ]
-    return [(place, length, depth, asked[number]) for place, length, depth, number in sorted(chosen)]
+    return [(place, length, depth, asked[number]) for place, length, number, depth in sorted(chosen)]
 
 
 def _case(item: Item, clip: int, haystack: int, length: int, depth: float, frames: int, fps: float) -> Case:
