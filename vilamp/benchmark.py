@@ -171,11 +171,13 @@ class Benchmark(ABC):
     Attributes:
         max_new_tokens: likewise.
         headline: the name of the figure that is reported first.
+        shown_apart: how the names of figures begin that :meth:`finish` shows, and no list of all scores should.
         notes: what a reader of the result must know, for instance where this departs from the authors' way; filled by
             ``items``.
     """
 
     headline = "accuracy"
+    shown_apart: str | None = None
 
     def __init__(self, max_new_tokens: int) -> None:
         self.max_new_tokens = max_new_tokens

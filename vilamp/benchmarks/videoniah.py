@@ -12,7 +12,7 @@ from vilamp.benchmarks._letters import sturdy
 from vilamp.benchmarks.activitynetqa import normalised
 from vilamp.data.packing.choices import with_options
 from vilamp.errors import ConfigError
-from vilamp.videoniah.heatmap import show
+from vilamp.videoniah.heatmap import CELL, show
 from vilamp.videoniah.spec import Case, Spec, read_spec
 
 
@@ -27,6 +27,8 @@ class VideoNIAH(Benchmark):
         lengths, depths: only these; None takes all.
         max_new_tokens: of an answer.
     """
+
+    shown_apart = CELL
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class VideoNIAH(Benchmark):
         """As :meth:`vilamp.benchmark.Benchmark.items`."""
         spec = read_spec(self.path)
         for name, wanted, there in (("lengths", self.lengths, spec.lengths), ("depths", self.depths, spec.depths)):
-            unknown = sorted(set(wanted or ()) - set(there))  # type: ignore[arg-type]
+            unknown = sorted(set(wanted or ()) - set(there))
             if unknown:
                 raise ConfigError(f"benchmark.{name}: {self.path} has no {unknown[0]}, only {list(there)}")
         cases = [

@@ -102,7 +102,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             in_order = [answers[item.key] for item in items]
             merge(folder, in_order)
             write_json(folder / FILE, found)
-    _show(found, folder)
+    _show(found, folder, benchmark.shown_apart)
     with writing_to({folder: RUN_FOLDER}):
         benchmark.finish(found, folder)
     return Evaluation(found, in_order, folder)
@@ -242,9 +242,10 @@ def _highest(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(max(report[name] for report in reports), 3) for name in reports[0]}
 
 
-def _show(found: dict[str, Any], folder: Path) -> None:
+def _show(found: dict[str, Any], folder: Path, shown_apart: str | None) -> None:
     table = Table("score", *found["scores"], title=f"{found['benchmark']}, {folder}")
     names = dict.fromkeys(name for figures in found["scores"].values() for name in figures)
+    names = {name: None for name in names if shown_apart is None or not name.startswith(shown_apart)}
     for name in sorted(names, key=lambda name: name != found["headline"]):
         cells = [figures.get(name) for figures in found["scores"].values()]
         table.add_row(name, *("" if value is None else f"{value:.4f}" for value in cells))
