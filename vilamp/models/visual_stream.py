@@ -206,6 +206,7 @@ class VisualStream(nn.Module):
         course.tokens.append(tokens)
         course.done = span.stop
 
+    @torch.no_grad()
     def end(self, course: Course) -> Tensor:
         """float[V, D]: the visual sequence of a question that has come to the end of its video."""
         return self.projector.end(course.tokens)
