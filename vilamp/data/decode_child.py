@@ -91,9 +91,7 @@ def _answer(request: dict[str, Any], descriptors: list[int], work: _Work) -> tup
         return {"bug": traceback.format_exc()[-LONGEST_TEXT:]}, None
 
 
-def _decode(
-    source: FileRange, part: Part | None, output: int, work: _Work
-) -> tuple[dict[str, Any], FrameFile | None]:
+def _decode(source: FileRange, part: Part | None, output: int, work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
     settings = work.settings
     _limit(work.gib)
     probe = work.decoder.probe(source)

@@ -125,7 +125,7 @@ class Splicer:
             known = Lookup(case.video.key, whole, case.video.timestamps)
             (selection,), queries = self.model.select(replace(case.video, lookup=known), [question])
             view = View(selection.keyframes.cpu(), queries[0], question.seed)
-            splices.append(Splice(view, case.needle.frames, before, case.spliced.length))
+            splices.append(Splice(view, case.needle.frames[:], before, case.spliced.length))
             selections.append(selection)
         stream = SplicedStream(self.model.stream(), splices)
         for window in _windows(self.reader, haystack):

@@ -168,8 +168,7 @@ def _file(path: Path, folder: Path, fps: float) -> File:
         frames = len(plan_times(probe, FrameSettings(fps, MAX_FRAMES, size=1)))
     except DecodeError as error:
         raise DataError(f"{path} cannot be used: {error.cause}") from error
-    with path.open("rb") as file:
-        digest = checksum_of(file, Member(0, size))
+    digest, _ = checksum_of(path, Member(0, size))
     return File(Path(os.path.relpath(path, folder)).as_posix(), size, digest, frames)
 
 
