@@ -58,8 +58,7 @@ class Splicer:
 
     def __init__(self, model: VideoLM, reader: VideoReader) -> None:
         self.model = model
-        settings = replace(reader.settings, max_frames=MAX_FRAMES)
-        self.reader = VideoReader(reader.decoder, settings, reader.budget, reader.cache)
+        self.reader = replace(reader, settings=replace(reader.settings, max_frames=MAX_FRAMES))
         self.finder = replace(self.reader, needs_frames=False)
         self._embedded: tuple[Haystack, Tensor] | None = None  # the last haystack, whose next cases come next
 
