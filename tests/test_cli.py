@@ -189,7 +189,8 @@ def test_the_command_tells_its_version(capsys) -> None:
         (["tarin"], "did you mean 'train'?"),
         (
             ["zzz"],
-            "there are: train, evaluate, compare, report, export, ask, demo, memory, pack, index, inspect, plugins",
+            "there are: train, evaluate, compare, report, export, ask, demo, memory, pack, videoniah, index, inspect, "
+            "plugins",
         ),
     ],
 )

@@ -24,7 +24,7 @@ STOREYS = [
     {"interfaces", "samples", "plugins"},
     {"config", "testing", "report"},
     {"selectors", "mergers", "decoders", "models", "data"},
-    {"build", "training", "session", "memory", "benchmarks"},
+    {"build", "training", "session", "memory", "benchmarks", "videoniah"},
     {"evaluation", "demo"},
     {"cli", "__init__"},
 ]
@@ -50,6 +50,7 @@ FORBIDDEN = {
     "video": {"torch", "hydra", "omegaconf", "lightning"},
     "benchmark": {"torch", "hydra", "omegaconf", "lightning"},
     "benchmarks": {"torch", "hydra", "omegaconf", "lightning", "transformers"},
+    "videoniah": {"torch", "hydra", "omegaconf", "lightning", "transformers"},
     "decoders": {"hydra", "omegaconf", "lightning", "transformers"},
     "credentials": {"torch", "hydra", "omegaconf", "lightning"},
     "errors": {"torch", "hydra", "omegaconf", "lightning"},

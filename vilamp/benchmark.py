@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The names of options, in order."""
@@ -34,6 +35,40 @@ class VideoFile:
     offset: int = 0
     size: int | None = None
     digest: str = ""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The first frames of a video, at the rate that the benchmark samples at.
+
+    Attributes:
+        file: the video.
+        frames: how many, at least 1; at least as many are in it.
+    """
+
+    file: VideoFile
+    frames: int
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """A video that comes about while it is read: a needle between frames of a haystack.
+
+    Its frames are evenly spaced in time, whatever those of the files were.
+
+    Attributes:
+        haystack: read one after another; it may be longer than needed.
+        needle: all of it is put in.
+        before: frames of the haystack in front of the needle.
+        length: frames in all; behind the needle the haystack goes on until there are so many.
+        fps: frames a second.
+    """
+
+    haystack: tuple[Stretch, ...]
+    needle: Stretch
+    before: int
+    length: int
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +99,7 @@ class Item:
     """
 
     key: str
-    video: VideoFile | None
+    video: VideoFile | Spliced | None
     question: str
     options: tuple[str, ...] = ()
     gold: tuple[int, ...] = ()
@@ -136,11 +171,13 @@ class Benchmark(ABC):
     Attributes:
         max_new_tokens: likewise.
         headline: the name of the figure that is reported first.
+        shown_apart: how the names of figures begin that :meth:`finish` shows, and no list of all scores should.
         notes: what a reader of the result must know, for instance where this departs from the authors' way; filled by
             ``items``.
     """
 
     headline = "accuracy"
+    shown_apart: str | None = None
 
     def __init__(self, max_new_tokens: int) -> None:
         self.max_new_tokens = max_new_tokens
@@ -166,6 +203,19 @@ class Benchmark(ABC):
     @abstractmethod
     def judge(self, item: Item, text: str) -> Verdict:
         """Read a generated answer, without its prefill."""
+
+    def sampling(self) -> dict[str, float]:
+        """Settings of ``data`` (``fps``, ``max_frames``) that the questions themselves fix; asked after ``items``."""
+        return {}
+
+    def finish(self, result: Mapping[str, Any], folder: Path) -> None:
+        """Show or write more than figures, when the result is written.
+
+        Args:
+            result: what stands in ``result.json``.
+            folder: where that is.
+        """
+        return
 
     def figures(self, graded: Sequence[Graded]) -> dict[str, float]:
         """The scores: ``accuracy`` over all questions, whatever became of them, and ``accuracy/<grouping>/<group>``.

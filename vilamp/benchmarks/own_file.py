@@ -7,76 +7,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vilamp.benchmark import LETTERS, Benchmark, ChoiceBenchmark, Graded, Item, Prompt, Verdict, VideoFile
-from vilamp.benchmarks._files import refuse
+from vilamp.benchmark import LETTERS, Benchmark, ChoiceBenchmark, Graded, Item, Prompt, Verdict
 from vilamp.benchmarks._letters import sturdy
+from vilamp.benchmarks._questions import Fields, QuestionFile
 from vilamp.benchmarks.activitynetqa import normalised
 from vilamp.data.packing.choices import ANSWERS, RowError, pick_option, read_options, with_options
-from vilamp.data.packing.layouts import ALIASES
-from vilamp.data.packing.records import Record, read_records
-from vilamp.errors import ConfigError, DataError
-
-HOW = "mend the file, or name its columns with benchmark.columns={question: NAME, ...}"
+from vilamp.errors import ConfigError
 
 
 class OwnFile(Benchmark):
     """What both kinds have in common: how the file is read.
 
-    A row is a question about a video.  Its fields are looked for in the columns that `vilamp pack` knows, too; any row
-    that cannot be used is an error.  Questions are scored in all and by ``kind``, where the file has one.
+    Questions are scored in all and by ``kind``, where the file has one.
     """
 
     def __init__(self, annotations: str, videos: str, columns: Mapping[str, str] | None, max_new_tokens: int) -> None:
         super().__init__(max_new_tokens)
-        self.annotations, self.videos = Path(annotations), Path(videos)
-        self.columns = dict(columns or {})
-        unknown = sorted(self.columns.keys() - ALIASES.keys())
-        if unknown:
-            raise ConfigError(f"benchmark.columns: there is no field {unknown[0]!r}; there are {', '.join(ALIASES)}")
+        settings = "benchmark.annotations", "benchmark.columns={question: NAME, ...}"
+        self.file = QuestionFile(Path(annotations), Path(videos), columns, self._options, *settings)
 
     def items(self) -> list[Item]:
         """As :meth:`vilamp.benchmark.Benchmark.items`."""
-        if not self.annotations.is_file():
-            raise DataError(f"there is no {self.annotations}; set benchmark.annotations to a file of questions")
-        items, problems = [], []
-        for number, record in enumerate(read_records(self.annotations, self.annotations.name)):
-            try:
-                items.append(self._item(record, number))
-            except RowError as error:
-                problems.append(f"{record.source}: {error}")
-        refuse(self.annotations, problems, HOW)
-        if not items:
-            raise DataError(f"{self.annotations} is empty: there is nothing to ask")
-        return items
-
-    def _item(self, record: Record, number: int) -> Item:
-        if record.fields is None:
-            raise RowError("bad_row", record.problem)
-        fields = record.fields
-        question, answer, video = (self._get(fields, name) for name in ("question", "answer", "video"))
-        for name, value in (("question", question), ("answer", answer), ("video", video)):
-            if value is None or isinstance(value, list | dict | bool):
-                raise RowError("bad_row", f"no {name}; the columns are {', '.join(map(str, fields))}")
-        key, kind, query = (self._get(fields, name) for name in ("id", "kind", "query"))
-        options, gold = self._options(fields, answer, str(video))
-        return Item(
-            key=str(number if key is None else key),
-            video=VideoFile(self.videos / str(video)),
-            question=str(question).strip(),
-            options=options,
-            gold=gold,
-            answer=str(answer).strip(),
-            groups={} if kind is None else {"kind": (str(kind),)},
-            query="" if query is None else str(query),
-        )
-
-    def _get(self, fields: Mapping[str, Any], name: str) -> Any:
-        names = (self.columns[name],) if name in self.columns else ALIASES[name]
-        value = next((fields[column] for column in names if column in fields), None)
-        return None if value == "" else value
+        return self.file.items()
 
     @abstractmethod
-    def _options(self, fields: Mapping[str, Any], answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def _options(self, value: Any, fields: Fields, answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """The options of a row, and the numbers of the right ones."""
 
 
@@ -105,8 +60,8 @@ class OwnMultipleChoice(OwnFile, ChoiceBenchmark):
             raise ConfigError(f"benchmark.answers must be {', '.join(ANSWERS)} or null, got {answers!r}")
         self.answers = answers
 
-    def _options(self, fields: Mapping[str, Any], answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        options = read_options(self._get(fields, "options"), fields, video)
+    def _options(self, value: Any, fields: Fields, answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        options = read_options(value, fields, video)
         if not options:
             raise RowError("bad_options", "no options; questions without are for benchmark=open_ended")
         return tuple(options), (pick_option(options, answer, self.answers, video),)
@@ -134,7 +89,7 @@ class OwnOpenEnded(OwnFile):
     ) -> None:
         super().__init__(annotations, videos, columns, max_new_tokens)
 
-    def _options(self, fields: Mapping[str, Any], answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def _options(self, value: Any, fields: Fields, answer: Any, video: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
         return (), ()
 
     def ask(self, item: Item, times: Sequence[float]) -> Prompt:

@@ -25,6 +25,10 @@ COMMANDS = {
         "vilamp.cli.pack",
         "make shards of your videos: vilamp pack questions.json --videos DIR --out DIR",
     ),
+    "videoniah": (
+        "vilamp.cli.videoniah",
+        "make a needle benchmark: vilamp videoniah build HAYSTACKS --needles needles.jsonl --out spec.jsonl",
+    ),
     "index": ("vilamp.cli.index", "make the index for shards that others wrote: vilamp index 'my/*.tar'"),
     "inspect": ("vilamp.cli.inspect", "show what is in a shard: vilamp inspect my/train-000000.tar"),
     "plugins": ("vilamp.cli.plugins", "list the selectors, mergers and other parts that can be selected"),

@@ -51,7 +51,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="DIR", help="where the shards go")
     add("--name", default="train", help="shards are NAME-000000.tar and so on (train)")
     add("--format", choices=FORMATS, help="of the annotations; without it, it is detected")
-    add("--column", action="append", default=[], type=_pair, metavar="FIELD=NAME", dest="columns",
+    add("--column", action="append", default=[], type=pair, metavar="FIELD=NAME", dest="columns",
         help=f"the column of a field, for example question=Q; fields: {', '.join(ALIASES)}")  # fmt: skip
     add("--answers", choices=ANSWERS, help="what the answers of multiple-choice rows are; an index counts from 0")
     add(
@@ -68,7 +68,8 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """The field and the column of a ``FIELD=NAME`` on the command line."""
     field, equals, name = text.partition("=")
     if not (field and equals and name):
         raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=NAME")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from vilamp.data.frame_identity import frame_identity
-from vilamp.data.frames import FrameSettings, iterate_frames, plan_times
+from vilamp.data.frames import FrameSettings, Part, iterate_frames, plan_times
 from vilamp.data.isolation import Budget, Decoded, DecodeProcess, can_isolate
 from vilamp.data.spool import Spool
 from vilamp.embedding_cache import EmbeddingCache
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 REASONS = {"timeout": "decode_timeout", "memory": "decode_memory", "crash": "decode_crash"}
 """Kinds of :class:`~vilamp.probe.DecodeError` that are counted by themselves; all others are ``decode``."""
+
+
+class _Decode(Protocol):
+    def __call__(self, source: Source, part: Part | None) -> Decoded: ...
 
 
 @dataclass
@@ -47,19 +51,20 @@ class VideoReader:
 
     def __post_init__(self) -> None:
         self._identify = None if self.cache is None else frame_identity(self.decoder, self.settings)
-        self._decode: Callable[[Source], Decoded] = self._decode_here
+        self._decode: _Decode = self._decode_here
         if self.budget.is_limited and not can_isolate():
             log.warning("videos are decoded without limits of time and memory: only Linux has what that needs")
         elif self.budget.is_limited:
             self._decode = DecodeProcess(self.decoder, self.settings, self.budget, self.spool).decode
 
-    def read(self, source: Source, key: str, shard: str = "") -> Video:
+    def read(self, source: Source, key: str, shard: str = "", part: Part | None = None) -> Video:
         """Decode a video.
 
         Args:
             source: the file.
             key: names the video in messages and in the result.
             shard: where it stands, for messages.
+            part: only these of its frames; their embeddings are an entry of their own in the cache.
 
         Raises:
             SkipSample: ``decode``, ``decode_timeout``, ``decode_memory`` or ``decode_crash``; the video, or a frame
@@ -67,12 +72,12 @@ class VideoReader:
             PluginError: the decoder itself fails.
             OutputError: the disk does not take the frames.
         """
-        lookup = None if self.cache is None or self._identify is None else self.cache.find(self._identify(source))
+        lookup = None if self.cache is None or self._identify is None else self.cache.find(self._identify(source, part))
         if lookup is not None and lookup.timestamps is not None and not self.needs_frames:
             none = torch.empty((0, self.settings.size, self.settings.size, 3), dtype=torch.uint8)
             return Video(key, none, lookup.timestamps, lookup=lookup)
         try:
-            decoded = self._decode(source)
+            decoded = self._decode(source, part)
         except DecodeError as error:
             error.key, error.shard = key, shard
             raise SkipSample(REASONS.get(error.kind, "decode"), f"{key}: {error.cause}") from error
@@ -86,9 +91,9 @@ class VideoReader:
             lookup=None if lookup is None else lookup.agreeing_with(timestamps),
         )
 
-    def _decode_here(self, source: Source) -> Decoded:
+    def _decode_here(self, source: Source, part: Part | None) -> Decoded:
         probe = self.decoder.probe(source)
-        times = plan_times(probe, self.settings)
+        times = plan_times(probe, self.settings, part)
         with self.spool.told():
             decoded = Decoded(self.spool.room_for(len(times), self.settings.size), np.empty(len(times)))
             for chunk in iterate_frames(source, probe, times, self.decoder, self.settings):

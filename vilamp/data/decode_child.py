@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vilamp.data.frames import FrameSettings, iterate_frames, plan_times
+from vilamp.data.frames import FrameSettings, Part, iterate_frames, plan_times
 from vilamp.data.isolation import MAX_MESSAGE, Decoded
 from vilamp.data.spool import Spool
 from vilamp.errors import OutputError
@@ -80,7 +80,7 @@ def _answer(request: dict[str, Any], descriptors: list[int], work: _Work) -> tup
     source = FileRange(f"/proc/self/fd/{video}", request["offset"], request["length"])
     try:
         with work.spool.told():
-            return _decode(source, output, work)
+            return _decode(source, request["part"], output, work)
     except DecodeError as error:
         return {"kind": error.kind, "cause": error.cause[:LONGEST_TEXT]}, None
     except MemoryError:
@@ -91,11 +91,11 @@ def _answer(request: dict[str, Any], descriptors: list[int], work: _Work) -> tup
         return {"bug": traceback.format_exc()[-LONGEST_TEXT:]}, None
 
 
-def _decode(source: FileRange, output: int, work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
+def _decode(source: FileRange, part: Part | None, output: int, work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
     settings = work.settings
     _limit(work.gib)
     probe = work.decoder.probe(source)
-    times = plan_times(probe, settings)
+    times = plan_times(probe, settings, part)
     _limit(None)
     file = work.spool.file_for(len(times), settings.size)
     decoded = Decoded.shared(output, len(times), settings.size, file)

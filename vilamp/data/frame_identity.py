@@ -9,7 +9,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import vilamp
-from vilamp.data.frames import FrameSettings
+from vilamp.data.frames import FrameSettings, Part
 from vilamp.data.shard_sample import checksum, checksum_of
 from vilamp.data.tar_listing import Member
 from vilamp.probe import FileRange, Source
@@ -19,8 +19,8 @@ DECODES = ("av", "decord", "torchcodec")
 """Packages that turn bytes into pixels; another version may round otherwise."""
 
 
-def frame_identity(decoder: VideoDecoder, settings: FrameSettings) -> Callable[[Source], str]:
-    """A function from a video file to a digest, which differs where the frames that are read of it may differ.
+def frame_identity(decoder: VideoDecoder, settings: FrameSettings) -> Callable[[Source, Part | None], str]:
+    """A function from a video file, and a part of it, to a digest that differs where the frames that are read may.
 
     It is one of the file's bytes, the settings, the decoder with its own settings, and the versions of what decodes.
     Neither the name of the video nor where it lies takes part.
@@ -41,9 +41,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _digest(reading: str, source: Source) -> str:
+def _digest(reading: str, source: Source, part: Part | None = None) -> str:
     if isinstance(source, FileRange):
         content, size = checksum_of(source.path, Member(source.offset, source.size))
     else:
         content, size = checksum(source), len(source)
-    return checksum(f"{content} {size} {reading}".encode())
+    told = "" if part is None else f" {part[0]}:{part[1]}"
+    return checksum(f"{content} {size} {reading}{told}".encode())

@@ -62,14 +62,28 @@ class FrameSettings:
             raise ConfigError(f"data.max_gaps must be a share, 0 to 1, got {self.max_gaps}")
 
 
-def plan_times(probe: Probe, settings: FrameSettings) -> np.ndarray:
+Part = tuple[int, int]
+"""(start, stop): of the frames that the settings ask for, only numbers start to stop - 1."""
+
+
+def plan_times(probe: Probe, settings: FrameSettings, part: Part | None = None) -> np.ndarray:
     """float64[n]: the times to ask a decoder for, ascending, each for another frame; 1 <= n <= max_frames.
 
     Raises:
-        DecodeError: the file is not whole, and ``settings.corrupt`` is ``error``.
+        DecodeError: the file is not whole, and ``settings.corrupt`` is ``error``; or there is no such ``part`` of it.
     """
     if probe.damage and settings.corrupt == "error":
         raise DecodeError("truncated", probe.damage)
+    times = _all_times(probe, settings)
+    if part is None:
+        return times
+    start, stop = part
+    if not 0 <= start < stop <= len(times):
+        raise DecodeError("truncated", f"the video has {len(times)} frames, numbers {start} to {stop - 1} are wanted")
+    return times[start:stop]
+
+
+def _all_times(probe: Probe, settings: FrameSettings) -> np.ndarray:
     if settings.sampling == "uniform_fps":
         indices = plan_frames(probe.starts, probe.end, settings.fps, settings.max_frames)
         return asked_times(probe.starts, indices, settings.fps)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vilamp.data.frames import FrameSettings
+from vilamp.data.frames import FrameSettings, Part
 from vilamp.data.spool import Spool
 from vilamp.errors import ConfigError, OutputError, PluginError
 from vilamp.frame_file import FrameFile
@@ -132,8 +132,8 @@ class DecodeProcess:
         """Without the child: a copy starts its own."""
         return self.__dict__ | {"_owner": None, "_child": None, "_socket": None, "_stop": None}
 
-    def decode(self, source: Source) -> Decoded:
-        """Have a video decoded.
+    def decode(self, source: Source, part: Part | None = None) -> Decoded:
+        """Have a video decoded, or a part of it.
 
         Raises:
             DecodeError: as the decoder says, or ``timeout``, ``memory`` or ``crash``.
@@ -145,7 +145,8 @@ class DecodeProcess:
         output = os.memfd_create("frames")
         try:
             with _as_file(source) as (descriptor, offset, length):
-                answer, files = self._ask({"offset": offset, "length": length}, [descriptor, output], deadline)
+                request = {"offset": offset, "length": length, "part": part}
+                answer, files = self._ask(request, [descriptor, output], deadline)
             return self._result(answer, output, files)
         finally:
             os.close(output)

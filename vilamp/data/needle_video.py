@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import av
@@ -148,9 +149,7 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
     rng = _rng(recipe, split, number, _TIMELINE)
     log_seconds = rng.uniform(math.log(recipe.min_seconds), math.log(recipe.max_seconds))
     seconds = int(np.clip(round(math.exp(log_seconds)), recipe.min_seconds, recipe.max_seconds))
-    cuts = [0.0]
-    while (cut := cuts[-1] + float(rng.uniform(*SCENE_SECONDS))) < seconds:
-        cuts.append(round(cut, 3))
+    cuts = draw_cuts(seconds, rng)
     events = _draw_events(recipe, seconds, rng)
     asked = [(event.needle, kind) for event in events for kind in event.kinds]
     questions = []
@@ -161,27 +160,53 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
         fields = {"question": question, "answer": answer, "kind": kind, "evidence": evidence}
         questions.append(fields if recipe.looks is PLAIN else fields | {"query": plainly(needle, kind)})
     annotation: dict[str, object] = {"video": "mp4", "questions": questions}
-    return NeedleVideo(f"{split}-{number:06d}", seconds, tuple(cuts), events, annotation)
+    return NeedleVideo(f"{split}-{number:06d}", seconds, cuts, events, annotation)
 
 
-def draw_video(recipe: NeedleRecipe, split: str, number: int) -> list[np.ndarray]:
+def draw_cuts(seconds: float, rng: np.random.Generator) -> tuple[float, ...]:
+    """The times at which a new scene begins; the first is 0."""
+    cuts = [0.0]
+    while (cut := cuts[-1] + float(rng.uniform(*SCENE_SECONDS))) < seconds:
+        cuts.append(round(cut, 3))
+    return tuple(cuts)
+
+
+def draw_video(recipe: NeedleRecipe, split: str, number: int) -> Iterator[np.ndarray]:
     """The native frames of a video, each uint8[SIZE, SIZE, 3]; frame ``i`` is on display from ``i / native_fps``."""
     plan = plan_video(recipe, split, number)
     rng = _rng(recipe, split, number, _PIXELS)
-    scenes = [recipe.looks.haystack(rng) for _ in plan.cuts]
-    frames = []
-    for i in range(plan.seconds * recipe.native_fps):
-        second = i / recipe.native_fps
-        scene = int(np.searchsorted(plan.cuts, second, side="right")) - 1
-        frame = scenes[scene].frame(second)
-        for event in plan.events:
-            if event.needle.start <= second < event.needle.end:
-                frame = draw_needle(frame, event.needle, event.jitter, event.scale, recipe.looks)
-        frames.append(frame)
-    return frames
+    return draw_frames(plan.seconds, recipe.native_fps, plan.cuts, plan.events, rng, recipe.looks)
 
 
-def encode_mp4(frames: list[np.ndarray], fps: int) -> bytes:
+def draw_frames(
+    seconds: int, fps: int, cuts: Sequence[float], events: Sequence[Event], rng: np.random.Generator, look: Look
+) -> Iterator[np.ndarray]:
+    """The frames of some scenes with events in them, one scene in memory at a time.
+
+    Args:
+        seconds: how long it is.
+        fps: frames a second.
+        cuts: as :func:`draw_cuts` gives them.
+        events: in temporal order, never overlapping.
+        rng: draws the scenes.
+        look: of scenes and events.
+    """
+    begun, upcoming = 0, list(events)
+    scene = look.haystack(rng)
+    for i in range(seconds * fps):
+        second = i / fps
+        while begun + 1 < len(cuts) and cuts[begun + 1] <= second:
+            begun, scene = begun + 1, look.haystack(rng)
+        frame = scene.frame(second)
+        while upcoming and upcoming[0].needle.end <= second:
+            upcoming.pop(0)
+        if upcoming and upcoming[0].needle.start <= second:
+            event = upcoming[0]
+            frame = draw_needle(frame, event.needle, event.jitter, event.scale, look)
+        yield frame
+
+
+def encode_mp4(frames: Iterable[np.ndarray], fps: int) -> bytes:
     """An H.264 mp4 of uint8[SIZE, SIZE, 3] frames; the same frames give the same bytes."""
     file = io.BytesIO()
     # One thread is not enough: x264's lookahead in vector instructions depends on what lies in memory beside the frame.

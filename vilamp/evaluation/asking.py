@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
@@ -24,6 +24,8 @@ SEEN_AT_ONCE = 32
 GENERATION: Final = "generation"
 LIKELIHOOD: Final = "likelihood"
 T = TypeVar("T")
+Seen = tuple[list[Tensor | None], list[Selection | None]]
+See = Callable[[Sequence[EncodedQuestion]], Seen]
 Scoring = Literal["generation", "likelihood", "both"]
 
 
@@ -50,6 +52,7 @@ class _Asked:
     """A question on its way through the model."""
 
     item: Item
+    video: Video | None
     prompt: Prompt
     encoded: EncodedQuestion
     cut: bool
@@ -76,12 +79,27 @@ class Asker:
     seed: int
     at_once: int
 
-    @torch.no_grad()
     def __call__(self, items: Sequence[Item], video: Video | None) -> list[Answer]:
         """One answer for each question, in their order, without ``video_bytes`` and ``seconds``."""
-        prepared = [self._prepare(item, video) for item in items]
+
+        def see(encoded: Sequence[EncodedQuestion]) -> Seen:
+            return self.model.see(Batch([video] if video else [], list(encoded), [0 if video else -1] * len(encoded)))
+
+        return self.about(items, [video] * len(items), see, self.at_once)
+
+    @torch.no_grad()
+    def about(self, items: Sequence[Item], videos: Sequence[Video | None], see: See, at_once: int) -> list[Answer]:
+        """The same, for questions that are seen in some other way.
+
+        Args:
+            items: the questions.
+            videos: of each; of a video that ``see`` sees, only the timestamps and gaps are looked at.
+            see: gives what :meth:`vilamp.models.video_lm.VideoLM.see` gives, for some of the questions.
+            at_once: questions that the language model answers together.
+        """
+        prepared = [self._prepare(item, video) for item, video in zip(items, videos, strict=True)]
         asked = [one for one in prepared if isinstance(one, _Asked)]
-        answered = iter([answer for some in _parts(asked, SEEN_AT_ONCE) for answer in self._ask(some, video)])
+        answered = iter([answer for some in _parts(asked, SEEN_AT_ONCE) for answer in self._ask(some, see, at_once)])
         return [next(answered) if isinstance(one, _Asked) else one for one in prepared]
 
     def _prepare(self, item: Item, video: Video | None) -> _Asked | Answer:
@@ -102,22 +120,20 @@ class Asker:
                 )
         except SkipSample as skip:
             return Answer(item.key, None, reason=skip.reason, detail=skip.detail)
-        return _Asked(item, prompt, encoded, cut)
+        return _Asked(item, video, prompt, encoded, cut)
 
     def _fit(self, query: str) -> tuple[str, bool]:
         """A question as far as the scorer reads it, cut behind a word, and whether anything was cut off."""
         fitted = self.encode.fit_query(query)
         return fitted, fitted != query
 
-    def _ask(self, asked: Sequence[_Asked], video: Video | None) -> list[Answer]:
-        encoded = [one.encoded for one in asked]
-        batch = Batch([video] if video else [], encoded, [0 if video else -1] * len(asked))
-        visuals, selections = self.model.see(batch)
+    def _ask(self, asked: Sequence[_Asked], see: See, at_once: int) -> list[Answer]:
+        visuals, selections = see([one.encoded for one in asked])
         answers = []
-        for some in _parts(list(zip(asked, visuals, selections, strict=True)), self.at_once):
+        for some in _parts(list(zip(asked, visuals, selections, strict=True)), at_once):
             said = self._continue([one for one, _, _ in some], [visual for _, visual, _ in some])
             for (one, visual, selection), (text, score) in zip(some, said, strict=True):
-                answers.append(self._answer(one, video, selection, visual, text, score))
+                answers.append(self._answer(one, selection, visual, text, score))
         return answers
 
     def _continue(
@@ -149,13 +165,12 @@ class Asker:
     def _answer(
         self,
         one: _Asked,
-        video: Video | None,
         selection: Selection | None,
         visual: Tensor | None,
         text: str | None,
         score: list[float] | None,
     ) -> Answer:
-        answer = Answer(one.item.key, None, text=text, log_likelihoods=score, query_cut=one.cut)
+        answer, video = Answer(one.item.key, None, text=text, log_likelihoods=score, query_cut=one.cut), one.video
         if video is not None and selection is not None and visual is not None:
             chosen = video.timestamps[selection.keyframes.cpu()]
             recall = recall_of(one.item.evidence, video.timestamps, chosen)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vilamp import __version__
-from vilamp.benchmark import Item
+from vilamp.benchmark import Item, VideoFile
 from vilamp.errors import ConfigError
 from vilamp.evaluation.answers import MISSING, Answer, read_answers
 from vilamp.evaluation.videos import Group
@@ -39,8 +39,11 @@ def data_hash(items: Iterable[Item]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for item in items:
         fields = asdict(item)
-        if item.video is not None:
+        if isinstance(item.video, VideoFile):
             fields["video"] |= {"path": item.video.path.stem}  # one that was missing may come with another suffix
+        elif item.video is not None:
+            files = [stretch.file for stretch in (*item.video.haystack, item.video.needle)]
+            fields["video"] = [item.video.before, item.video.length, item.video.fps, *(file.digest for file in files)]
         digest.update(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
-from vilamp.benchmark import Benchmark, Item, Prompt, Verdict, VideoFile
+from vilamp.benchmark import Benchmark, Item, Prompt, Spliced, Verdict, VideoFile
 from vilamp.config import compose
 from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer
@@ -160,6 +160,7 @@ class ViLaMP(lmms):
         """In the order of the items; videos one after the other."""
         together: dict[tuple[VideoFile | None, int], list[Item]] = defaultdict(list)
         for item, length in zip(items, longest, strict=True):
+            assert not isinstance(item.video, Spliced)
             together[item.video, length].append(item)
         answers: dict[str, Answer] = {}
         for (file, length), some in together.items():

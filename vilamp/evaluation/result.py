@@ -57,7 +57,7 @@ def sampling(config: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, 
     settings |= {"sampling": data["sampling"], "num_keyframes": config["num_keyframes"]}
     if not seen:
         return settings
-    frames = sorted({answer.video: answer.frames for answer in seen}.values())
+    frames = [count for count, _ in sorted({(answer.frames, str(answer.video)) for answer in seen})]
     recalls = [answer.recall for answer in seen if answer.recall is not None]
     return settings | {
         "frames": {"least": frames[0], "most": frames[-1], "mean": _mean(frames)},

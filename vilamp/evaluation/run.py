@@ -27,6 +27,7 @@ from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
 from vilamp.evaluation.asking import LIKELIHOOD, Asker, Scoring
 from vilamp.evaluation.identity import claim, identity, still_to_ask
 from vilamp.evaluation.result import FILE, result
+from vilamp.evaluation.splicing import Splicer
 from vilamp.evaluation.videos import Group, Videos, group
 from vilamp.evaluation.writing import merge, write_json
 from vilamp.samples import SkipSample, Video
@@ -82,6 +83,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         raise ConfigError("scoring=likelihood needs questions with options, and this benchmark has none")
     _require_videos(groups)
     merged.data.val = merged.data.generate = None
+    _follow(benchmark, merged, cfg)
     with _processes():
         parts = restore(merged, trained)
         folder = gather(parts.folder)[0]  # the others' own are temporary
@@ -100,7 +102,9 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             in_order = [answers[item.key] for item in items]
             merge(folder, in_order)
             write_json(folder / FILE, found)
-    _show(found, folder)
+    _show(found, folder, benchmark.shown_apart)
+    with writing_to({folder: RUN_FOLDER}):
+        benchmark.finish(found, folder)
     return Evaluation(found, in_order, folder)
 
 
@@ -118,14 +122,21 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError(f"trainer.precision must be {', '.join(AUTOCAST)}, got {cfg.trainer.precision!r}")
 
 
+def _follow(benchmark: Benchmark, merged: DictConfig, cfg: DictConfig) -> None:
+    """Sample as the questions want it; raise ConfigError where the command wants something else."""
+    for name, value in benchmark.sampling().items():
+        if cfg.get(name) not in (None, value):
+            raise ConfigError(f"{name}={cfg[name]}, but the benchmark's questions are made for {value}; leave it out")
+        merged.data[name] = value
+
+
 def _require_videos(groups: Sequence[Group]) -> None:
     """Tell of missing videos before anything runs; raise DataError where all are missing."""
     about = [one for one in groups if one.video is not None]
     missing = [one for one in about if one.num_bytes is None]
     if not missing:
         return
-    assert missing[0].video is not None
-    first = missing[0].video.path
+    first = next(file.path for file in missing[0].files if not file.path.is_file())
     if len(missing) == len(about):
         raise DataError(
             f"none of the benchmark's {len(about)} videos is there, the first would be {first}; set the folder of the "
@@ -197,16 +208,17 @@ def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) 
     reset_peak_rss()
     precision = AUTOCAST[parts.module.config["trainer"]["precision"]]
     device = asker.model.scorer.preprocess.mean.device
+    splicer = Splicer(asker.model, parts.data.reader)
     file = AnswerFile(own_file(folder, rank))
     begin = time.perf_counter()
     for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
         with torch.autocast(device.type, precision) if precision else nullcontext():
             # All its questions, also where some have an answer: those asked together give the same bits again.
-            answers = _answer(asker, one, video)
+            answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
         now = time.perf_counter()
         share, begin = (now - begin) / len(answers), now
         file.append(
-            replace(answer, video=one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
+            replace(answer, video=answer.video or one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
             for answer in answers
             if answer.key in pending
         )
@@ -230,9 +242,10 @@ def _highest(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(max(report[name] for report in reports), 3) for name in reports[0]}
 
 
-def _show(found: dict[str, Any], folder: Path) -> None:
+def _show(found: dict[str, Any], folder: Path, shown_apart: str | None) -> None:
     table = Table("score", *found["scores"], title=f"{found['benchmark']}, {folder}")
     names = dict.fromkeys(name for figures in found["scores"].values() for name in figures)
+    names = {name: None for name in names if shown_apart is None or not name.startswith(shown_apart)}
     for name in sorted(names, key=lambda name: name != found["headline"]):
         cells = [figures.get(name) for figures in found["scores"].values()]
         table.add_row(name, *("" if value is None else f"{value:.4f}" for value in cells))

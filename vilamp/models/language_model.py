@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from vilamp.models.pretrained import build_empty, load_pretrained
+from vilamp.errors import ConfigError
+from vilamp.models.pretrained import build_empty, load_pretrained, reading
 from vilamp.samples import IGNORED
 
 SETTING = "model.language_model.path"
@@ -56,6 +58,8 @@ class LanguageModel(nn.Module):
     Args:
         path: hub id or local folder.
         gradient_checkpointing: in training keep each layer's input alone, and compute the layer again for its gradient.
+        rope: replaces entries of the ``rope_parameters`` of its ``config.json``, as Transformers reads them: for
+            sequences longer than the model was trained on, for instance YaRN (arXiv 2309.00071).
         weights: runtime; False leaves the parameters on the meta device.
         architecture: runtime; used without ``weights`` instead of what the ``config.json`` at ``path`` holds.
         tokenizer: runtime; hub id or local folder of the tokenizer, if it is not ``path``.
@@ -65,16 +69,23 @@ class LanguageModel(nn.Module):
         self,
         path: str,
         gradient_checkpointing: bool = False,
+        rope: Mapping[str, Any] | None = None,
         *,
         weights: bool = True,
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
     ) -> None:
         super().__init__()
-        if weights:
-            self.lm = load_pretrained(AutoModelForCausalLM, path, SETTING)
+        if architecture is not None and not weights:
+            config = AutoConfig.for_model(**architecture)
         else:
-            config = None if architecture is None else AutoConfig.for_model(**architecture)
+            with reading(path, SETTING):
+                config = AutoConfig.from_pretrained(path)
+        if rope is not None:
+            _replace_rope(config, rope)
+        if weights:
+            self.lm = load_pretrained(AutoModelForCausalLM, path, SETTING, config=config)
+        else:
             self.lm = build_empty(AutoModelForCausalLM, path, SETTING, config=config)
         self.tokenizer = tokenizer or path
         """Hub id or local folder of the tokenizer whose ids this model reads."""
@@ -157,3 +168,18 @@ class LanguageModel(nn.Module):
         logits = torch.cat(said.logits).float()  # [T, vocabulary]
         probability = logits.log_softmax(-1).gather(1, ids[:, None]).sum().exp()
         return Greedy(ids[ids != end], float(probability))
+
+
+def _replace_rope(config: Any, rope: Mapping[str, Any]) -> None:
+    """Change how positions are told, in place; raise ConfigError where Transformers could not compute it."""
+    parameters = {**(getattr(config, "rope_parameters", None) or {}), **rope}
+    kind = parameters.get("rope_type", "default")
+    try:
+        config.rope_parameters = parameters
+        if kind != "default":
+            ROPE_INIT_FUNCTIONS[kind](config, device="cpu")
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"model.language_model.rope={dict(rope)} cannot be used: {type(error).__name__}: {error}; types "
+            f"are {', '.join(sorted(ROPE_INIT_FUNCTIONS))}, and each wants entries of its own, see theirs"
+        ) from error

@@ -177,10 +177,13 @@ class VideoLM(nn.Module):
                 views[i] = View(selection.keyframes.cpu(), query, batch.questions[i].seed, index)
         if features is None:
             features = FrameFeatures(self.vision_tower, [video.frames for video in batch.videos])
-        stream = VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
-        for i, sequence in zip(views, stream(features, list(views.values())), strict=True):
+        for i, sequence in zip(views, self.stream()(features, list(views.values())), strict=True):
             visuals[i] = sequence
         return visuals, selections
+
+    def stream(self) -> VisualStream:
+        """Vision tower, merger and projector, to take videos through."""
+        return VisualStream(self.vision_tower, self.merger, self.projector, self.chunk_size, self.anchor)
 
     def select(self, video: Video, questions: Sequence[EncodedQuestion]) -> tuple[list[Selection], Tensor]:
         """Keyframes of a video for each of Q questions, and float[Q, Ds], the questions as the merger takes them."""

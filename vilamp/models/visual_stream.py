@@ -14,7 +14,7 @@ frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -85,6 +85,28 @@ class State:
     def first(cls, views: Sequence[View]) -> State:
         """At the beginning of a video."""
         return cls([None] * len(views), [torch.Generator().manual_seed(view.seed).get_state() for view in views])
+
+
+@dataclass
+class Course:
+    """How far one question is through a video that no other is asked about.
+
+    Attributes:
+        view: what it wants.
+        state: what the next frames are given.
+        done: frames so far.
+        tokens: the visual sequence so far, float[., D] for each call of :meth:`VisualStream.follow`.
+    """
+
+    view: View
+    state: State
+    done: int = 0
+    tokens: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, view: View) -> Course:
+        """At the beginning."""
+        return cls(view, State.first([view]))
 
 
 def interleave(keyframe_tokens: Tensor, merged_tokens: Tensor, keyframes: Tensor, num_frames: int) -> Tensor:
@@ -165,6 +187,29 @@ class VisualStream(nn.Module):
             for number, new in zip(numbers, tokens, strict=True):
                 sequences[number].append(new)
         return [self.projector.end(sequence) for sequence in sequences]
+
+    @torch.no_grad()
+    def patches(self, frames: Tensor) -> Tensor:
+        """uint8[n, H, W, 3] -> float[n, P, Dv or D], in the space that the merger works in, for :meth:`follow`."""
+        return self._patches(partial(self.vision_tower, frames))
+
+    @torch.no_grad()
+    def follow(self, patches: Tensor, course: Course) -> None:
+        """Take one question through its next frames, where videos differ from question to question.
+
+        Args:
+            patches: float[n, P, .], as :meth:`patches` gives them.
+            course: goes on by n frames.
+        """
+        span = Span(course.view.video, course.done, course.done + len(patches))
+        (tokens,), course.state = self._share(patches, Share.of(span, [course.view]), course.state)
+        course.tokens.append(tokens)
+        course.done = span.stop
+
+    @torch.no_grad()
+    def end(self, course: Course) -> Tensor:
+        """float[V, D]: the visual sequence of a question that has come to the end of its video."""
+        return self.projector.end(course.tokens)
 
     @property
     def _projects_first(self) -> bool:

@@ -1,0 +1,170 @@
+"""Answers questions about needles: a haystack is read, scored and encoded for many of them together, window by window.
+
+Of a haystack no more than two windows of frames are in memory.  It is read once to embed all its frames, from which the
+keyframes of each case are selected, unless an embedding cache knows it; and once to encode it for each
+:data:`~vilamp.evaluation.videos.CASES_AT_ONCE` cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vilamp.benchmark import Item, Spliced, Stretch
+from vilamp.data.decode import VideoReader
+from vilamp.embedding_cache import Lookup
+from vilamp.evaluation.answers import Answer
+from vilamp.evaluation.asking import Asker, Seen
+from vilamp.evaluation.videos import Group, Haystack, source_of
+from vilamp.models.spliced_stream import Splice, SplicedStream
+from vilamp.models.video_lm import VideoLM
+from vilamp.models.visual_stream import View
+from vilamp.probe import MAX_FRAMES
+from vilamp.samples import EncodedQuestion, SkipSample, Video
+
+WINDOW = 512
+"""Frames that are decoded at a time."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One question, and its needle.
+
+    Attributes:
+        needle: with its frames.
+        embeddings: float[m, Ds], of its frames.
+        video: the whole as a question sees it, without frames.
+    """
+
+    item: Item
+    spliced: Spliced
+    needle: Video
+    embeddings: Tensor
+    video: Video
+
+
+class Splicer:
+    """Puts needles into haystacks.
+
+    Args:
+        model: scores, selects and merges.
+        reader: how videos are read; the number of their frames is not limited here.
+    """
+
+    def __init__(self, model: VideoLM, reader: VideoReader) -> None:
+        self.model = model
+        self.reader = replace(reader, settings=replace(reader.settings, max_frames=MAX_FRAMES))
+        self.finder = replace(self.reader, needs_frames=False)
+        self._embedded: tuple[Haystack, Tensor] | None = None  # the last haystack, whose next cases come next
+
+    def answers(self, asker: Asker, group: Group) -> list[Answer]:
+        """One answer for each question about a haystack; their ``video`` is the needle's name."""
+        needles: dict[Stretch, tuple[Video, Tensor] | SkipSample] = {}
+        for item in group.items:
+            needle = _spliced(item).needle
+            if needle not in needles:
+                needles[needle] = self._read_needle(needle)
+        found = {item.key: _case(item, needles[_spliced(item).needle]) for item in group.items}
+        cases = [case for case in found.values() if isinstance(case, _Case)]
+        try:
+            answered = {answer.key: answer for answer in self._ask(asker, cases)} if cases else {}
+        except SkipSample as skip:  # the haystack
+            answered = {case.item.key: _unasked(case.item, skip) for case in cases}
+        answers = [answered.get(item.key) or found[item.key] for item in group.items]
+        return [
+            replace(answer, video=_spliced(item).needle.file.path.name)
+            for item, answer in zip(group.items, answers, strict=True)
+            if isinstance(answer, Answer)
+        ]
+
+    def _read_needle(self, needle: Stretch) -> tuple[Video, Tensor] | SkipSample:
+        """A needle and its embeddings, or why it cannot be had."""
+        try:
+            video = self.reader.read(source_of(needle.file), needle.file.path.name, part=(0, needle.frames))
+        except SkipSample as skip:
+            return skip
+        return video, self.model.embed(video)
+
+    def _ask(self, asker: Asker, cases: Sequence[_Case]) -> list[Answer]:
+        haystack = cases[0].spliced.haystack
+        embeddings = self._embed(haystack)
+        by_key = {case.item.key: case for case in cases}
+
+        def see(encoded: Sequence[EncodedQuestion]) -> Seen:
+            return self._see(haystack, embeddings, [by_key[question.key] for question in encoded], encoded)
+
+        # One at a time: what pads several of so many tokens would need a mask of their square.
+        return asker.about([case.item for case in cases], [case.video for case in cases], see, at_once=1)
+
+    @torch.no_grad()
+    def _embed(self, haystack: Haystack) -> Tensor:
+        """float[N, Ds], of all frames of a haystack."""
+        if self._embedded is None or self._embedded[0] != haystack:
+            found = [self.model.embed(window) for window in _windows(self.finder, haystack)]
+            self._embedded = haystack, torch.cat(found)
+        return self._embedded[1]
+
+    @torch.no_grad()
+    def _see(
+        self,
+        haystack: Haystack,
+        embeddings: Tensor,
+        cases: Sequence[_Case],
+        encoded: Sequence[EncodedQuestion],
+    ) -> Seen:
+        splices, selections = [], []
+        for case, question in zip(cases, encoded, strict=True):
+            before, rest = case.spliced.before, case.spliced.length - len(case.needle)
+            whole = torch.cat([embeddings[:before], case.embeddings, embeddings[before:rest]])
+            known = Lookup(case.video.key, whole, case.video.timestamps)
+            (selection,), queries = self.model.select(replace(case.video, lookup=known), [question])
+            view = View(selection.keyframes.cpu(), queries[0], question.seed)
+            splices.append(Splice(view, case.needle.frames[:], before, case.spliced.length))
+            selections.append(selection)
+        stream = SplicedStream(self.model.stream(), splices)
+        for window in _windows(self.reader, haystack):
+            stream.feed(window.frames[: stream.wanted - stream.done])
+            if stream.done == stream.wanted:
+                break
+        return list(stream.end()), list(selections)
+
+
+def _case(item: Item, needle: tuple[Video, Tensor] | SkipSample) -> _Case | Answer:
+    """The question with its needle, or the answer that there is none."""
+    if isinstance(needle, SkipSample):
+        return _unasked(item, needle)
+    spliced, (video, embeddings) = _spliced(item), needle
+    times = torch.arange(spliced.length, dtype=torch.float64) / spliced.fps
+    return _Case(item, spliced, video, embeddings, Video(item.key, video.frames[:0], times, gaps=video.gaps))
+
+
+def _spliced(item: Item) -> Spliced:
+    assert isinstance(item.video, Spliced)
+    return item.video
+
+
+def _unasked(item: Item, skip: SkipSample) -> Answer:
+    return Answer(item.key, None, reason=skip.reason, detail=skip.detail)
+
+
+def _windows(reader: VideoReader, haystack: Haystack) -> Iterator[Video]:
+    """A haystack, window by window; the next one is read while one is worked on."""
+    jobs: list[Callable[[], Video]] = []
+    for stretch in haystack:
+        source, key = source_of(stretch.file), stretch.file.path.name
+        for start in range(0, stretch.frames, WINDOW):
+            part = (start, min(start + WINDOW, stretch.frames))
+            jobs.append(partial(reader.read, source, key, part=part))
+    first, *others = jobs
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(first)
+        for job in others:
+            window = upcoming.result()
+            upcoming = pool.submit(job)
+            yield window
+        yield upcoming.result()

@@ -1,0 +1,1 @@
+"""VideoNIAH: needle clips in haystacks of thousands of frames, spliced while they are read."""
