@@ -51,8 +51,15 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
     return composed
 
 
-@pytest.mark.parametrize("merger", MERGERS)
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize(
+    ("selector", "merger"),
+    # As models all pairs train in tests/models/test_variants.py; as whole runs here each part once, and all of them soak.
+    [
+        pytest.param(selector, merger, marks=[] if i % len(SELECTORS) == j else [pytest.mark.soak])
+        for i, merger in enumerate(MERGERS)
+        for j, selector in enumerate(SELECTORS)
+    ],
+)
 def test_every_selector_trains_with_every_merger(config: Any, selector: str, merger: str) -> None:
     run = train(config(f"selector={selector}", f"merger={merger}"))
     assert run.trainer.global_step == 2
