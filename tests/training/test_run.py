@@ -53,7 +53,7 @@ def config(data_dir: Path, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("selector", "merger"),
-    # As models all pairs train in tests/models/test_variants.py; as whole runs here each part once, and all of them soak.
+    # As models all pairs train in tests/models/test_variants.py; here, as whole runs, each part does once by default.
     [
         pytest.param(selector, merger, marks=[] if i % len(SELECTORS) == j else [pytest.mark.soak])
         for i, merger in enumerate(MERGERS)
