@@ -35,7 +35,9 @@ def test_far_positions_turn_slower_and_attention_is_sharper(weights: bool) -> No
     assert (plain.attention_scaling, long.attention_scaling) == (1.0, pytest.approx(1.3466, abs=1e-4))
 
 
-@pytest.mark.parametrize("rope", [{"rope_type": "yan"}, {"rope_type": "yarn"}, YARN | {"factor": "much"}])
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "yan"}, {"rope_type": "yarn"}, YARN | {"factor": "much"}, YARN | {"factor": 0}]
+)
 def test_what_cannot_be_computed_names_the_setting(rope: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"model\.language_model\.rope=.* cannot be used: .*; types are .*yarn"):
         LanguageModel(PATH, rope=rope)

@@ -161,3 +161,16 @@ def test_the_example_is_the_same_bytes_again_and_no_haystack_shows_what_a_needle
     rows = [json.loads(line) for line in (tmp_path / "one" / "needles.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows] == ["colour", "shape"]
     assert rows[0]["answer"] in IN_NEEDLES.colours and rows[1]["answer"] in IN_NEEDLES.shapes
+
+
+def test_an_example_that_cannot_be_made_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    short = ["videoniah", "example", "--out", str(tmp_path / "short"), "--lengths", "50"]
+    for arguments, told in (
+        (short, "the longest of --lengths more than 60, which a needle may have"),
+        (["videoniah", "example", "--out", str(tmp_path / "file" / "in")], "give another --out"),
+    ):
+        assert main(arguments) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and told in said
+    assert not (tmp_path / "short").exists()

@@ -177,7 +177,9 @@ def _replace_rope(config: Any, rope: Mapping[str, Any]) -> None:
     try:
         config.rope_parameters = parameters
         if kind != "default":
-            ROPE_INIT_FUNCTIONS[kind](config, device="cpu")
+            frequencies, _ = ROPE_INIT_FUNCTIONS[kind](config, device="cpu")
+            if not bool(frequencies.isfinite().all()):
+                raise ValueError("its frequencies would not be finite")
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise ConfigError(
             f"model.language_model.rope={dict(rope)} cannot be used: {type(error).__name__}: {error}; types "

@@ -16,7 +16,7 @@ import numpy as np
 
 from vilamp.data.needle_scene import PLAIN, Look, ask, new_needles
 from vilamp.data.needle_video import EVENT_SECONDS, Event, draw_cuts, draw_frames, encode_mp4
-from vilamp.errors import ConfigError, DataError
+from vilamp.errors import ConfigError, OutputError
 
 NATIVE_FPS = 2
 """Frames a second of the files."""
@@ -52,12 +52,13 @@ def make_example(
 
     Raises:
         ConfigError: a number below 1, or haystacks that are shorter than a needle.
-        DataError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     if min(haystacks, needles) < 1 or seconds <= NEEDLE_SECONDS[1] or seed < 0:
         raise ConfigError(
-            f"--haystacks and --needles must be at least 1, --seconds more than {NEEDLE_SECONDS[1]}, --seed not "
-            f"negative; got {haystacks}, {needles}, {seconds} and {seed}"
+            "--haystacks and --needles must be at least 1, the longest of --lengths more than "
+            f"{NEEDLE_SECONDS[1]}, which a needle may have, --seed not negative; got "
+            f"{haystacks}, {needles}, {seconds} and {seed}"
         )
     try:
         for name in ("haystacks", "needles"):
@@ -72,7 +73,7 @@ def make_example(
         file = folder / "needles.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error}; give another --out") from error
+        raise OutputError(f"cannot write to {folder}: {error}; give another --out") from error
     return paths, file
 
 

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from rich.console import Console
 from rich.table import Table
 
-from vilamp.report.charts import BLUE, INK, RED, as_chart, drawing, new_figure
+from vilamp.report.charts import BLUE, INK, RED, as_png, drawing, new_figure
 
 CELL = "accuracy/cell/"
 COLOURS = LinearSegmentedColormap.from_list("accuracy", [RED, "#f4f1ea", BLUE])
@@ -68,4 +68,4 @@ def draw(lengths: list[int], depths: list[float], values: np.ndarray) -> bytes:
             colour = "white" if value < 0.2 or value > 0.8 else INK
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
         figure.colorbar(picture, ax=axes, ticks=[0, 0.5, 1]).outline.set_visible(False)
-        return as_chart(figure, "heatmap", "").png
+        return as_png(figure)
