@@ -37,7 +37,7 @@ def heatmap(figures: Mapping[str, float], way: str) -> Chart | None:
     if not lengths:
         return None
     with drawing():
-        figure = new_figure(2.2 + 0.8 * max(len(lengths), 3), 1.4 + 0.5 * max(len(depths), 2))
+        figure = new_figure(max(7, 2.2 + 0.8 * len(lengths)), 1.2 + 0.4 * max(len(depths), 2))
         axes = figure.subplots()
         picture = axes.imshow(values, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])

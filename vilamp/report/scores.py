@@ -17,10 +17,10 @@ Scores = Mapping[str, Mapping[str, float]]
 def score_charts(scores: Scores) -> Iterator[Chart | None]:
     """All charts of the scores; ways of answering stand beside each other."""
     shares = {way: {name: one for name, one in figures.items() if 0 <= one <= 1} for way, figures in scores.items()}
-    over_all = {way: _without(figures, GROUP) for way, figures in shares.items()}
-    yield bars(over_all, "scores", "Scores of the benchmark.", "share")
     maps = [heatmap(figures, way) for way, figures in shares.items()]
     yield from maps
+    over_all = {way: _without(figures, GROUP) for way, figures in shares.items()}
+    yield bars(over_all, "scores", "Scores of the benchmark.", "share")
     in_groups = {way: _without(figures, CELL) if any(maps) else figures for way, figures in shares.items()}
     names = [name for figures in in_groups.values() for name in figures if name.startswith(GROUP)]
     for grouping in dict.fromkeys(name.split("/")[1] for name in names):
