@@ -177,7 +177,7 @@ def bars(series: Mapping[str, Mapping[str, float]], name: str, caption: str, lab
         caption += f" The first {len(shown)} of {len(names)}."
     height = 0.62 / len(series)
     with drawing():
-        figure = new_figure(height=0.9 + (0.12 + 0.18 * len(series)) * len(shown))
+        figure = new_figure(height=0.9 + (0.06 + 0.24 * len(series)) * len(shown))
         axes = figure.subplots()
         for number, (told, values) in enumerate(series.items()):
             first = (number - (len(series) - 1) / 2) * height
