@@ -60,7 +60,7 @@ def same(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "result.json").read_text())
     for free in ("seconds", "memory", "processes"):
         del found[free]
-    del found["config"]["paths"]
+    del found["config"]["paths"], found["config"]["report"]
     lines = (folder / "answers.jsonl").read_text().splitlines()
     answers = [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
     return found | {"answers": answers}

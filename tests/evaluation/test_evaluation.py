@@ -143,7 +143,7 @@ def test_a_finished_evaluation_asks_nothing_more(
 
 
 def test_the_answers_of_a_killed_evaluation_make_a_report(whole: Evaluation, tmp_path: Path) -> None:
-    """Its folder is that of an evaluation that wrote no result; the 6 of 12 questions come from whole lines alone."""
+    """Six of the twelve questions were asked; the last line is only half there."""
     lines = (whole.folder / "answers.jsonl").read_bytes()
     (tmp_path / "answers.jsonl").write_bytes(lines[:-20])
     (tmp_path / "config.yaml").write_bytes((whole.folder / "config.yaml").read_bytes())
