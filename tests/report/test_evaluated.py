@@ -47,7 +47,7 @@ def test_the_scores_of_each_way_of_answering_and_of_each_group(tmp_path: Path) -
         "accuracy, likelihood": "0.000",
         "visual tokens": "1040",
         "peak memory": "0.71 GiB",
-        "seconds for all answers": "5",
+        "seconds for all answers": "4.8",
         "questions": "4",
         "questions asked": "3",
     }
@@ -87,7 +87,7 @@ def test_a_killed_evaluation_tells_of_its_answers_and_that_it_has_not_ended(
     assert tiles(page) == {
         "accuracy_answered, generation": "1.000",
         "accuracy_answered, likelihood": "0.000",
-        "seconds for all answers": "3",
+        "seconds for all answers": "3.2",
         "questions asked": "2",
     }
 

@@ -28,7 +28,7 @@ KEY_FIGURES = {
     "memory/peak_rss_gib": ("peak memory", "{:.2f} GiB"),
     "throughput/frames_per_s": ("frames a second", "{:.0f}"),
     "data/skipped": ("samples skipped", "{:.0f}"),
-    "seconds": ("seconds for all answers", "{:.0f}"),
+    "seconds": ("seconds for all answers", "{:.1f}"),
     "questions": ("questions", "{:.0f}"),
     "asked": ("questions asked", "{:.0f}"),
 }
