@@ -47,7 +47,7 @@ def settings(checkpoint: Path, questions: Path, folder: Path, *more: str) -> lis
     """Of an evaluation of these questions, as on the command line."""
     own = [f"benchmark.annotations={questions / 'own.json'}", f"benchmark.videos={questions}"]
     return [f"checkpoint={checkpoint}", "benchmark=multiple_choice", *own, "benchmark.max_new_tokens=4",
-            f"paths.output_dir={folder}", *more]  # fmt: skip
+            "report=false", f"paths.output_dir={folder}", *more]  # fmt: skip
 
 
 def run(checkpoint: Path, questions: Path, folder: Path, *more: str) -> Evaluation:
@@ -60,7 +60,7 @@ def same(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "result.json").read_text())
     for free in ("seconds", "memory", "processes"):
         del found[free]
-    del found["config"]["paths"]
+    del found["config"]["paths"], found["config"]["report"]
     lines = (folder / "answers.jsonl").read_text().splitlines()
     answers = [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
     return found | {"answers": answers}

@@ -28,6 +28,7 @@ from vilamp.evaluation.asking import Asker
 from vilamp.evaluation.run import Evaluation, evaluate
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
+from vilamp.report.make import make_report
 from vilamp.samples import Video
 from vilamp.training.run import evaluate as validate
 
@@ -139,6 +140,17 @@ def test_a_finished_evaluation_asks_nothing_more(
     monkeypatch.setattr(Asker, "__call__", lambda *_: pytest.fail("a question was asked again"))
     evaluating.run(checkpoint, questions, tmp_path / "again")
     assert evaluating.same(tmp_path / "again") == evaluating.same(whole.folder)
+
+
+def test_the_answers_of_a_killed_evaluation_make_a_report(whole: Evaluation, tmp_path: Path) -> None:
+    """Six of the twelve questions were asked; the last line is only half there."""
+    lines = (whole.folder / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(lines[:-20])
+    (tmp_path / "config.yaml").write_bytes((whole.folder / "config.yaml").read_bytes())
+    page = make_report(tmp_path).file.read_text()
+    right = sum(answer.right["likelihood"] for answer in whole.answers if answer.asked)
+    assert f"<dt>accuracy_answered, likelihood</dt><dd>{right / 6:.3f}</dd>" in page
+    assert "<dt>questions asked</dt><dd>6</dd>" in page and "has not ended" in page and "OwnMultipleChoice" in page
 
 
 def test_answers_of_another_evaluation_are_never_gone_on_with(

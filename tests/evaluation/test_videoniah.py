@@ -22,13 +22,14 @@ from vilamp.evaluation.run import Evaluation, evaluate
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.models.visual_stream import Course, VisualStream
+from vilamp.report.heatmap import grid
 from vilamp.samples import Video
 from vilamp.testing.barcodes import read_barcodes
 from vilamp.videoniah.build import Wanted, build, read_needles
-from vilamp.videoniah.heatmap import grid
 from vilamp.videoniah.spec import read_spec, write_spec
 
 LENGTHS, DEPTHS = [20, 50], [0.0, 0.5, 1.0]
+SMALL = ["benchmark.max_new_tokens=4", "report=false"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
@@ -45,7 +46,7 @@ def make_spec(folder: Path, when_short: str = "error", frames: int = 60, **more:
 
 def run(checkpoint: Path, spec: Path, folder: Path, *more: str) -> Evaluation:
     settings = [f"checkpoint={checkpoint}", "benchmark=videoniah", f"benchmark.spec={spec}"]
-    return evaluate(compose("evaluate", [*settings, "benchmark.max_new_tokens=4", f"paths.output_dir={folder}", *more]))
+    return evaluate(compose("evaluate", [*settings, *SMALL, f"paths.output_dir={folder}", *more]))
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def niah(checkpoint: Path, spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """Its evaluation."""
-    return run(checkpoint, spec, tmp_path_factory.mktemp("whole_niah"))
+    return run(checkpoint, spec, tmp_path_factory.mktemp("whole_niah"), "report=true")
 
 
 @pytest.fixture
@@ -137,7 +138,12 @@ def test_scores_come_by_length_depth_and_cell_with_a_picture(niah: Evaluation) -
         assert values[:, number].mean() == pytest.approx(scores[f"accuracy/length/{length}"], abs=1e-5)
     right = [answer.right["generation"] for answer in niah.answers]
     assert scores["accuracy"] == pytest.approx(sum(right) / 18, abs=1e-6)
-    assert (niah.folder / "heatmap-generation.png").read_bytes().startswith(b"\x89PNG")
+    page = (niah.folder / "report.html").read_text()
+    for way in ("generation", "likelihood"):
+        assert (niah.folder / f"report/heatmap-{way}.png").read_bytes().startswith(b"\x89PNG")
+        assert f'<figure id="heatmap-{way}">' in page
+    cells = [f">{value:.2f}</text>" for value in values.flat]
+    assert all(page.count(cell) >= cells.count(cell) for cell in cells), "the picture on the page has every cell"
     assert "accuracy/cell/20/0.5" in niah.result["scores"]["likelihood"], "two needles have options"
     assert niah.result["sampling"]["frames"] == {"least": 20, "most": 50, "mean": 35}
     assert niah.result["counts"]["videos"] == 3

@@ -28,6 +28,19 @@ ROWS = [
     {"step": "1", "train/loss": "2.0", "val/loss": "", "val/accuracy": "", "memory/peak_rss_gib": "0.5"},
     {"step": "2", "train/loss": "1.5", "val/loss": "1.0", "val/accuracy": "0.75", "memory/peak_rss_gib": "0.5"},
 ]
+SCORES = {
+    "accuracy": 0.5,
+    "accuracy_answered": 0.625,
+    "accuracy/cell/1000/0": 0.25,
+    "accuracy/cell/1000/1": 0.75,
+    "accuracy/cell/10000/0": 1.0,
+    "accuracy/cell/2000/1": 0.125,
+    "accuracy/length/1000": 0.5,
+    "accuracy/length/10000": 1.0,
+    "accuracy/length/2000": 0.125,
+    f"accuracy/kind/{HOSTILE}": 0.5,
+}
+"""Of a needle benchmark, in the order of the names, as a result has them; two of the six cells have no case."""
 
 
 def jpeg(size: int = 32, seed: int = 0) -> str:
@@ -73,4 +86,38 @@ def write_run(folder: Path, samples: list[Sample] | None = None, ended: bool = T
         (folder / "metrics.json").write_text(json.dumps(FIGURES))
         shown = [sample(), sample(exact=False)] if samples is None else samples
         Samples(shown, [Cost(n, n / 10, 0.5, False) for n in (5, 10, 20)]).write(folder)
+    return folder
+
+
+def write_evaluation(folder: Path, ended: bool = True) -> Path:
+    """The folder of an evaluation of four questions by two processes, or of one that was killed while it wrote.
+
+    One question was missing for one process, and answered when it was gone on with; one cannot be decoded.
+    """
+    folder.mkdir(exist_ok=True)
+    asked = {"reason": "", "detail": "", "text": f"\u2028{HOSTILE}", "seconds": 1.5}
+    answers = [
+        asked | {"key": "a", "right": {"generation": True, "likelihood": False}},
+        asked | {"key": "b", "right": {"generation": True}},
+        asked | {"key": "c", "right": {"generation": False, "likelihood": False}},
+        {"key": HOSTILE, "right": {}, "reason": "decode", "detail": HOSTILE, "seconds": 0.25},
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answers]
+    (folder / "config.yaml").write_text("benchmark:\n  _target_: some.Needles\n")
+    if ended:
+        (folder / "answers.jsonl").write_text("".join(lines))
+        result = {
+            "headline": "accuracy",
+            "scores": {"generation": SCORES, "likelihood": {"accuracy": 0.0, "accuracy/kind/place": 0.0}},
+            "counts": {"questions": 4, "asked": 3},
+            "sampling": {"fps": 1.0, "frames": {"least": 1000}, "visual_tokens": 1040.5},
+            "memory": {"peak_rss_gib": 0.71},
+            "seconds": 4.75,
+            "notes": [HOSTILE],
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+    else:
+        missing = {"key": "b", "right": {}, "reason": "missing_video", "detail": "b.mp4", "seconds": 0.0}
+        (folder / "answers.jsonl").write_text("".join(lines[:2]))
+        (folder / "answers.rank1.jsonl").write_text(f"{json.dumps(missing)}\n{lines[3]}{lines[2][:-20]}")
     return folder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_runs import HOSTILE, write_run
+from made_runs import HOSTILE, write_evaluation, write_run
 from playwright.sync_api import Browser, sync_playwright
 
 from vilamp.report.make import make_report
@@ -76,4 +76,14 @@ def test_under_the_pointer_a_frame_is_seen_whole(browser: Browser, page_file: Pa
     assert shade.evaluate("e => getComputedStyle(e).opacity") == "0"
     box, frame = shade.bounding_box(), page.locator(".frame", has=page.locator(".shade")).first.bounding_box()
     assert box and frame and abs(box["width"] - frame["width"]) <= 4 and abs(box["height"] - frame["height"]) <= 4
+    page.close()
+
+
+def test_the_heat_map_of_an_evaluation_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """Its cells are a picture within the picture, which the page's own policy must let through."""
+    page, told = browser.new_page(), []
+    page.on("console", lambda message: told.append(message.text))
+    page.goto(make_report(write_evaluation(tmp_path)).file.as_uri())
+    box = page.locator("#heatmap-generation svg image").first.bounding_box()
+    assert box and min(box["width"], box["height"]) > 50 and not told
     page.close()

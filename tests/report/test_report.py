@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -103,13 +102,6 @@ def test_what_selector_and_merger_do_not_tell_is_left_out(tmp_path: Path, releva
     assert ("cosine with the question" in text_of(page)) is relevance
 
 
-def test_scores_of_a_benchmark_are_shown(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps({"scores": {"generation": {"accuracy": 0.5, "questions": 8}}}))
-    report = make_report(tmp_path)
-    assert set(report.pictures) == {"scores_generation"}
-    assert "questions8" in text_of(parsed(report.file))
-
-
 def test_a_file_that_is_no_json_is_told_by_name(tmp_path: Path) -> None:
     write_run(tmp_path)
     for name in ("samples.json", "metrics.json"):
@@ -123,7 +115,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out == f"{run / 'report.html'}\n"
     assert main(["report", str(tmp_path)]) == 1
-    assert "holds none of metrics.json, metrics.csv and result.json" in capsys.readouterr().err
+    assert "holds none of metrics.json, metrics.csv, result.json and answers.jsonl" in capsys.readouterr().err
 
 
 def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:

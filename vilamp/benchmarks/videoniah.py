@@ -12,8 +12,9 @@ from vilamp.benchmarks._letters import sturdy
 from vilamp.benchmarks.activitynetqa import normalised
 from vilamp.data.packing.choices import with_options
 from vilamp.errors import ConfigError
-from vilamp.videoniah.heatmap import CELL, show
+from vilamp.report.heatmap import CELL
 from vilamp.videoniah.spec import Case, Spec, read_spec
+from vilamp.videoniah.table import show
 
 
 class VideoNIAH(Benchmark):
@@ -109,5 +110,5 @@ class VideoNIAH(Benchmark):
         return Verdict(choice in item.gold, choice is not None)
 
     def finish(self, result: Mapping[str, Any], folder: Path) -> None:
-        """Depth x length, as a table and as ``heatmap-<way of answering>.png``."""
-        show(result["scores"], folder)
+        """Depth x length, as a table; the report has it as a heat map."""
+        show(result["scores"])

@@ -16,7 +16,7 @@ COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
     "evaluate": ("vilamp.cli.evaluate", "evaluate a checkpoint: vilamp evaluate checkpoint=... benchmark=..."),
     "compare": ("vilamp.cli.compare", "put runs and evaluations side by side: vilamp compare FOLDER FOLDER"),
-    "report": ("vilamp.cli.report", "make the report of a run again: vilamp report outputs/DAY/TIME"),
+    "report": ("vilamp.cli.report", "make the report of a run or an evaluation again: vilamp report outputs/DAY/TIME"),
     "export": ("vilamp.cli.export", "make a model that stands by itself: vilamp export outputs/DAY/TIME my-model"),
     "ask": ("vilamp.cli.ask", 'ask a video: vilamp ask VIDEO "what colour is the circle?"'),
     "demo": ("vilamp.cli.demo", "the same in a browser: vilamp demo"),

@@ -30,6 +30,7 @@ from vilamp.evaluation.result import FILE, result
 from vilamp.evaluation.splicing import Splicer
 from vilamp.evaluation.videos import Group, Videos, group
 from vilamp.evaluation.writing import merge, write_json
+from vilamp.report.make import make_report
 from vilamp.samples import SkipSample, Video
 from vilamp.training.console import without_remarks
 from vilamp.training.interrupt import told_interrupts
@@ -105,6 +106,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     _show(found, folder, benchmark.shown_apart)
     with writing_to({folder: RUN_FOLDER}):
         benchmark.finish(found, folder)
+    if cfg.report:
+        print(f"report: {make_report(folder).file}")
     return Evaluation(found, in_order, folder)
 
 

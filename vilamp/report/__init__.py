@@ -1,1 +1,1 @@
-"""``report.html``: one page that shows a run, made of what lies in the run's folder.  Needs no torch and no network."""
+"""``report.html``: a page that shows a run or an evaluation, made of its folder.  Needs no torch and no network."""

@@ -41,6 +41,8 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": MUTED,
     "legend.frameon": False,
 }
+SERIES = (BLUE, AMBER, RED)
+"""Colours of series that stand beside each other."""
 POINTS = 2000
 """Most points of a curve; of more, means of neighbours are drawn."""
 BARS = 40
@@ -158,23 +160,36 @@ def curves(
         return as_chart(figure, name, caption)
 
 
-def bars(values: Mapping[str, float], name: str, caption: str, label: str = "accuracy") -> Chart | None:
-    """Shares between 0 and 1 as bars below each other; None where there is none."""
-    if not values:
+def bars(series: Mapping[str, Mapping[str, float]], name: str, caption: str, label: str = "accuracy") -> Chart | None:
+    """Shares between 0 and 1 as bars below each other; None where there is none.
+
+    Args:
+        series: what one is called -> name of a bar -> share; bars of the same name stand beside each other.
+        name: of the chart.
+        caption: of the chart.
+        label: of the axis.
+    """
+    names = list(dict.fromkeys(told for values in series.values() for told in values))
+    if not names:
         return None
-    shown = dict(list(values.items())[:BARS])
-    if len(values) > len(shown):
-        caption += f" The first {len(shown)} of {len(values)}."
+    shown = names[:BARS]
+    if len(names) > len(shown):
+        caption += f" The first {len(shown)} of {len(names)}."
+    height = 0.62 / len(series)
     with drawing():
-        figure = new_figure(height=0.9 + 0.3 * len(shown))
+        figure = new_figure(height=0.9 + (0.06 + 0.24 * len(series)) * len(shown))
         axes = figure.subplots()
-        places = range(len(shown))
-        axes.barh(places, list(shown.values()), color=BLUE, height=0.62)
+        for number, (told, values) in enumerate(series.items()):
+            first = (number - (len(series) - 1) / 2) * height
+            bar = {first + row: values[told] for row, told in enumerate(shown) if told in values}
+            axes.barh(list(bar), list(bar.values()), color=SERIES[number % len(SERIES)], height=height, label=told)
+            for place, value in bar.items():
+                axes.text(value + 0.01, place, f"{value:.3f}", va="center", color=INK)
         axes.set(xlim=(0, 1.08), xlabel=label, ylim=(len(shown) - 0.4, -0.6))
-        axes.set_yticks(places, [_short(told) for told in shown])
+        axes.set_yticks(range(len(shown)), [_short(told) for told in shown])
         axes.grid(axis="y", visible=False)
-        for place, value in zip(places, shown.values(), strict=True):
-            axes.text(value + 0.01, place, f"{value:.3f}", va="center", color=INK)
+        if len(series) > 1:
+            figure.legend(loc="outside upper right", ncols=len(series), labelcolor=MUTED)
         return as_chart(figure, name, caption)
 
 

@@ -1,4 +1,4 @@
-"""Makes a run's report: the page, and every chart as a PNG."""
+"""Makes the report of a run or of an evaluation: the page, and every chart as a PNG."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vilamp.report.charts import AMBER, BLUE, RED, Chart, bars, costs, curves
 from vilamp.report.folder import DEPTH, KIND, RunFolder, read_folder
 from vilamp.report.page import page
 from vilamp.report.samples import Sample
+from vilamp.report.scores import score_charts
 from vilamp.report.timeline import timeline
 
 PAGE, PICTURES, TIMELINE = "report.html", "report", "timeline.png"
@@ -73,21 +74,14 @@ def make_report(folder: Path) -> Report:
 def _charts(run: RunFolder) -> list[Chart]:
     made = [
         curves(run.rows, LEARNING, "learning", "Loss and accuracy while it learnt."),
-        bars(run.below(KIND), "by_kind", "Accuracy by kind of question."),
+        bars({"": run.below(KIND)}, "by_kind", "Accuracy by kind of question."),
         bars(
-            run.below(DEPTH),
+            {"": run.below(DEPTH)},
             "by_depth",
             "Accuracy by depth: the part of the video in which the evidence lies, 0 is its start and 1 its end.",
         ),
-        *(
-            bars(_shares(figures), f"scores_{way}", f"Scores of the benchmark, answered by {way}.", "share")
-            for way, figures in run.scores.items()
-        ),
+        *(score_charts(run.evaluated.scores) if run.evaluated else ()),
         curves(run.rows, MEMORY, "memory", "Peak memory so far, and speed, over the steps."),
         costs(run.samples.costs),
     ]
     return [chart for chart in made if chart is not None]
-
-
-def _shares(figures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if 0 <= value <= 1}

@@ -22,13 +22,17 @@ KEY_FIGURES = {
     "val/accuracy": ("accuracy", "{:.3f}"),
     "val/accuracy_before": ("before training", "{:.3f}"),
     "val/keyframe_recall": ("keyframe recall", "{:.3f}"),
+    "keyframe_recall": ("keyframe recall", "{:.3f}"),
     "visual_tokens": ("visual tokens", "{:.0f}"),
     "memory/peak_gib": ("peak GPU memory", "{:.2f} GiB"),
     "memory/peak_rss_gib": ("peak memory", "{:.2f} GiB"),
     "throughput/frames_per_s": ("frames a second", "{:.0f}"),
     "data/skipped": ("samples skipped", "{:.0f}"),
+    "seconds": ("seconds for all answers", "{:.1f}"),
+    "questions": ("questions", "{:.0f}"),
+    "asked": ("questions asked", "{:.0f}"),
 }
-PARTS = ("selector", "merger")
+PARTS = ("benchmark", "selector", "merger")
 CONFIG_LETTERS = 20_000
 FIGURES = 500
 """Most figures in the table."""
@@ -42,7 +46,7 @@ def page(run: RunFolder, charts: Sequence[Chart], samples: Sequence[tuple[Sample
         f"<header><h1>{title}</h1><p>{escape(_parts(run.config))}</p>{_state(run)}</header>",
         f"<dl class=tiles>{''.join(_tiles(run))}</dl>",
         '<section aria-label="charts" class=charts>', *map(_chart, charts), "</section>",
-        *_samples(samples),
+        *(_samples(samples) if samples or run.evaluated is None else ()),
         *_details(run),
         f"<footer>vilamp {escape(__version__)}; <code>vilamp report {escape(str(run.path))}</code> makes this page "
         "again.</footer>",
@@ -67,12 +71,19 @@ def _parts(config: str) -> str:
 
 
 def _state(run: RunFolder) -> str:
-    if run.ended:
-        return ""
-    return "<p class=note>This run has not ended: the figures are the last that it logged.</p>"
+    notes = run.evaluated.notes if run.evaluated else []
+    if not run.ended and run.evaluated:
+        notes = ["This evaluation has not ended: its figures are of the answers so far."]
+    elif not run.ended:
+        notes = ["This run has not ended: the figures are the last that it logged."]
+    return "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
 
 
 def _tiles(run: RunFolder) -> Iterable[str]:
+    if (evaluated := run.evaluated) is not None:
+        headline = evaluated.headline
+        for way, scores in evaluated.scores.items():
+            yield f"<div><dt>{escape(f'{headline}, {way}')}</dt><dd>{scores[headline]:.3f}</dd></div>"
     for name, (label, form) in KEY_FIGURES.items():
         if name in run.figures:
             yield f"<div><dt>{label}</dt><dd>{form.format(run.figures[name])}</dd></div>"
@@ -142,7 +153,7 @@ def _still(sample: Sample, still: Still) -> str:
 def _details(run: RunFolder) -> Iterable[str]:
     figures = sorted(run.figures.items())[:FIGURES]
     yield _folded(f"All figures ({len(run.figures)})", _table([(name, f"{value:.6g}") for name, value in figures]))
-    for way, scores in run.scores.items():
+    for way, scores in run.evaluated.scores.items() if run.evaluated else ():
         yield _folded(f"Scores, {way}", _table([(name, f"{value:.6g}") for name, value in scores.items()]))
     if run.skipped:
         rows = [tuple(str(row.get(name, ""))[:500] for name in ("key", "reason", "detail")) for row in run.skipped]
