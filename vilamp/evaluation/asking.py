@@ -21,6 +21,9 @@ from vilamp.training.metrics import recall_of
 
 SEEN_AT_ONCE = 32
 """Questions for which a video goes through the tower once; each has a visual sequence that waits for its turn."""
+MASK_NUMBERS = 2**24
+"""Most numbers of the mask, batch x length x length, that pads questions of different length which are answered
+together; a question alone needs none, however long it is."""
 GENERATION: Final = "generation"
 LIKELIHOOD: Final = "likelihood"
 T = TypeVar("T")
@@ -130,9 +133,11 @@ class Asker:
     def _ask(self, asked: Sequence[_Asked], see: See, at_once: int) -> list[Answer]:
         visuals, selections = see([one.encoded for one in asked])
         answers = []
-        for some in _parts(list(zip(asked, visuals, selections, strict=True)), at_once):
-            said = self._continue([one for one, _, _ in some], [visual for _, visual, _ in some])
-            for (one, visual, selection), (text, score) in zip(some, said, strict=True):
+        for some in together([0 if visual is None else len(visual) for visual in visuals], at_once):
+            said = self._continue(asked[some], visuals[some])
+            for one, visual, selection, (text, score) in zip(
+                asked[some], visuals[some], selections[some], said, strict=True
+            ):
                 answers.append(self._answer(one, selection, visual, text, score))
         return answers
 
@@ -184,6 +189,21 @@ class Asker:
             )
         graded = {way: grade(self.benchmark, one.item, answer, way) for way in ways(self.scoring)}
         return replace(answer, right={way: g.verdict.right for way, g in graded.items() if g is not None})
+
+
+def together(lengths: Sequence[int], at_once: int) -> Iterator[slice]:
+    """Which questions the language model answers together: up to ``at_once`` in a row, fewer where they are long.
+
+    Args:
+        lengths: of their visual sequences, in tokens.
+        at_once: at least 1.
+    """
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        longer = lengths[start : stop + 1]
+        if stop == len(lengths) or len(longer) > at_once or len(longer) * max(longer) ** 2 > MASK_NUMBERS:
+            yield slice(start, stop)
+            start = stop
 
 
 def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
