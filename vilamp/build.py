@@ -290,17 +290,17 @@ def build_optim(cfg: DictConfig) -> PartwiseAdamW:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration in plain containers, as it goes into the run's files."""
+    """The resolved configuration in plain containers, as loggers get it."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def portable(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration in plain containers, as it goes into checkpoints: resolved but for where things lie.
+    """The configuration in plain containers, as a run leaves it: resolved but for where things lie.
 
     ``${asset:...}`` and ``${paths...}`` stay as they are, also where a value takes them from another one, so that they
-    are resolved anew wherever the checkpoint is read.
+    are resolved anew wherever a checkpoint is read, and are the same in runs of different checkouts.
     """
     return plain(OmegaConf.create(_keep_locations(OmegaConf.to_container(cfg, resolve=False, throw_on_missing=True))))
 

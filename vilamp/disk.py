@@ -20,12 +20,17 @@ RUN_FOLDER = "paths.output_root (or hydra.run.dir)"
 """The settings that say where a run writes."""
 
 
+def partial_of(path: Path) -> Path:
+    """Where a file or a folder is made that takes its name when it is whole."""
+    return path.with_name(f"{path.name}.partial")
+
+
 @contextmanager
 def writing_to(folders: Mapping[Path, str]) -> Iterator[None]:
     """Within this, a full disk and a folder that cannot be written are the user's to mend; other errors stay.
 
     Args:
-        folders: folder that is written to -> the setting that names it.
+        folders: folder (or file) that is written to -> the setting that names it.
 
     Raises:
         OutputError: in place of such an OSError.
@@ -50,11 +55,18 @@ def explain(error: OSError, folders: Mapping[Path, str]) -> OutputError | None:
             f"{error.strerror} while writing to {where}; make room there, or set {wanted} to a folder on another disk "
             f"(files on their way are in {tempfile.gettempdir()}, which TMPDIR sets)"
         )
-    if error.errno in _REFUSED and settings:
+    # A file that is missing in a folder is no refusal, a folder that cannot be made is one (/proc has no other word).
+    unmade = error.errno == errno.ENOENT and any(_holds(file, folder) for folder in folders)
+    if unmade or (error.errno in _REFUSED and settings):
         return OutputError(f"cannot write {file}: {error.strerror}; set {settings[0]} to a folder that can be written")
     return None
 
 
 def _related(file: Path, folder: Path) -> bool:
     """Whether the file is in the folder, or is one of those that the folder is in."""
-    return file.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(file)
+    return file.is_relative_to(folder.absolute()) or _holds(file, folder)
+
+
+def _holds(file: Path | None, folder: Path) -> bool:
+    """Whether the file is the folder, or is one of those that the folder is in."""
+    return file is not None and folder.absolute().is_relative_to(file)

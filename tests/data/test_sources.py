@@ -8,6 +8,7 @@ import multiprocessing
 import re
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,24 +16,30 @@ from typing import Any
 
 import fsspec
 import pytest
+import torch
 from tars import annotation, write_tar
 from torch.utils.data import DataLoader
 
-from vilamp.data import sources
-from vilamp.data.dataset import VideoDataset
+from vilamp.data import shard_sample, sources
+from vilamp.data.dataset import LoadedSample, VideoDataset
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.index_file import index_path, to_bytes
+from vilamp.data.isolation import Budget, can_isolate
 from vilamp.data.order import Place
 from vilamp.data.packing.indexing import index_foreign_shard
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardSample
 from vilamp.data.shards import index_shard, index_shards
 from vilamp.data.sources import fetch, read_range
+from vilamp.data.spool import Spool
 from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.errors import DataError, OutputError
+from vilamp.probe import FileRange, open_source
 from vilamp.samples import Skip, SkipSample
+from vilamp.testing.barcodes import write_video
 
+LINUX = pytest.mark.skipif(not can_isolate(), reason="only Linux gives open files a path, and isolates decoding")
 MEMBERS = {f"{key}.{name}": content for key in "abc" for name, content in
            (("json", annotation(f"{key}?")), ("mp4", key.encode() * 700))}  # fmt: skip
 
@@ -128,6 +135,78 @@ def test_with_an_index_only_what_is_needed_is_transferred(tmp_path: Path, serve:
     with pytest.raises(SkipSample) as skip:
         index.samples[1].read("mp4")
     assert skip.value.reason == "checksum"
+
+
+def _left_open(folder: Path) -> int:
+    """How many files without a name this process has open in a folder."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(str(folder) in str(link.readlink()) for link in links if link.is_symlink())
+
+
+@LINUX
+def test_a_large_video_goes_into_a_file_piece_by_piece(
+    tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_sample, "TRANSFER", 300)
+    _shard(tmp_path / "there")
+    server = serve()
+    sample = index_shard(f"{server.url}/x.tar").samples[1]
+    start, folder = sample.members["mp4"].offset, tmp_path / "files"
+    assert sample.source("mp4", Spool(700 / 2**30, str(folder))) == MEMBERS["b.mp4"], "it is not larger than the limit"
+    server.asked.clear()
+    source = sample.source("mp4", Spool(699 / 2**30, str(folder)))
+    assert isinstance(source, FileRange)
+    ends = [(0, 299), (300, 599), (600, 699)]
+    assert [part for _, _, part in server.asked] == [f"bytes={start + a}-{start + b}" for a, b in ends]
+    with open_source(source) as file:
+        assert file.read() == MEMBERS["b.mp4"]
+    assert _left_open(folder) == 1 and not list(folder.iterdir())
+    del source, file
+    assert _left_open(folder) == 0
+
+
+@LINUX
+def test_a_large_video_that_is_not_whole_is_skipped_and_leaves_no_file(
+    tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_sample, "TRANSFER", 300)
+    shard = _shard(tmp_path / "there")
+    server, spool = serve(), Spool(0, str(tmp_path / "files"))
+    sample = index_shard(f"{server.url}/x.tar").samples[2]
+    whole, place = shard.read_bytes(), sample.members["mp4"]
+    damaged = bytearray(whole)
+    damaged[place.offset + 500] ^= 1
+    for content, reason in ((damaged, "checksum"), (whole[: place.offset + 500], "damaged_shard")):
+        shard.write_bytes(content)
+        with pytest.raises(SkipSample) as skip:
+            sample.source("mp4", spool)
+        assert skip.value.reason == reason
+    shard.write_bytes(whole)
+    with pytest.raises(OutputError, match=r"set data\.frames_dir to a folder that can be written"):
+        sample.source("mp4", Spool(0, str(shard / "files")))
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(SkipSample) as skip:
+        sample.source("mp4", spool)
+    assert skip.value.reason == "unreachable"
+    assert _left_open(tmp_path / "files") == 0
+
+
+@LINUX
+@pytest.mark.parametrize("budget", [Budget(), Budget(60, 1)], ids=["here", "isolated"])
+def test_a_video_from_a_server_has_the_same_frames_from_a_file(budget: Budget, tmp_path: Path, serve: Any) -> None:
+    clip = write_video([512 * i for i in range(40)], Fraction(1, 12_800))
+    shard = write_tar(tmp_path / "there" / "x.tar", [("a.json", annotation("a?")), ("a.mp4", clip)])
+    Path(index_path(shard)).write_bytes(to_bytes(index_foreign_shard(str(shard))[0]))
+    samples = index_shard(f"{serve().url}/x.tar").samples
+    settings, loaded = FrameSettings(5.0, 100, 80), []
+    for gib in (None, 0):
+        reader = VideoReader(PyAVDecoder(), settings, budget, Spool(gib, str(tmp_path / "files")))
+        loaded.append(VideoDataset(samples, reader, seed=0)[Place(0, 0)])
+    in_memory, in_file = (one.video.frames[:] for one in loaded if isinstance(one, LoadedSample) and one.video)
+    assert torch.equal(in_memory, in_file) and len(in_file) == 9
+    del loaded
+    assert _left_open(tmp_path / "files") == 0
 
 
 def test_without_an_index_a_shard_is_copied_once(tmp_path: Path, serve: Any) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from vilamp.build import portable
 from vilamp.cli import main
+from vilamp.config import compose
 from vilamp.errors import DataError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.compare import differing_settings, pairs, read_runs
@@ -171,6 +173,30 @@ def test_a_run_is_tested_against_the_one_that_differs_from_it_in_one_setting(tmp
     for wrong in ("selector=random", "selector", "seed=0"):
         with pytest.raises(DataError, match="do not differ in this, but in num_keyframes=1,2,8; selector=uniform"):
             pairs(runs, wrong)
+
+
+def test_where_package_and_data_lie_is_no_difference_but_what_the_user_typed_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(checkout: str, name: str, *typed: str) -> Path:
+        """As a run of this checkout leaves its configuration."""
+        monkeypatch.setattr("vilamp.config.asset", lambda relative: tmp_path / checkout / "assets" / relative)
+        folder = _training(tmp_path / checkout / name, "uniform", 0.5)
+        places = [f"paths.data_dir={tmp_path / checkout / 'data'}", f"paths.output_dir={folder}"]
+        OmegaConf.save(OmegaConf.create(portable(compose("train", [*places, *typed]))), folder / "config.yaml")
+        return _answered(folder, "yyyn" if typed else "ynnn")
+
+    where = f"data.frames_dir={tmp_path / 'frames'}"
+    runs = read_runs([run("here", "four"), run("there", "three", "num_keyframes=3", where)])
+    assert differing_settings(runs) == {"num_keyframes": [4, 3]}
+    (pair,) = pairs(runs, "num_keyframes=4")
+    assert (Path(pair.first).name, Path(pair.second).name, pair.only_second) == ("four", "three", 2)
+    weights = f"model.projector.path={tmp_path / 'there' / 'assets' / 'other.safetensors'}"
+    shards = ["data=shards", "data.val=val.tar"]
+    runs = read_runs([run("here", "a", *shards, "data.train=a.tar"), run("there", "b", *shards, "data.train=b.tar")])
+    assert differing_settings(runs) == {"data.train": ["a.tar", "b.tar"]}
+    runs = read_runs([run("here", "its_own"), run("there", "projector", weights)])
+    assert list(differing_settings(runs)) == ["model.projector.path"]
 
 
 def test_a_table_names_runs_by_their_settings_where_these_tell_them_apart(tmp_path: Path) -> None:

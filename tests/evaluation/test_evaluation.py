@@ -91,6 +91,7 @@ def test_the_result_states_what_produced_it_and_counts_what_was_not_asked(whole:
     assert {"weights", "data", "videos"} == set(result["hashes"])
     assert result["seed"] == 0 and result["seconds"] > 0 and result["memory"]["peak_rss_gib"] > 0
     assert result["config"]["benchmark"]["_target_"].endswith("OwnMultipleChoice")
+    assert result["config"]["model"]["scorer"]["path"] == "${asset:tiny/scorer}", "wherever the package lies"
     assert {"vilamp", "torch", "transformers"} <= set(result["versions"])
 
 

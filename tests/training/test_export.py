@@ -116,6 +116,19 @@ def test_nothing_is_written_over_unasked(exported: Path, tmp_path: Path, capsys:
     assert "RUN=" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("place", ["file/model", "file/deep/er/model", "/proc/model", "/proc/none/model"])
+def test_a_folder_that_cannot_be_made_is_one_message(
+    place: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if place.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("no /proc, in which nobody can make a file")
+    (tmp_path / "file").write_text("in the way")
+    assert main(["export", str(exported), str(tmp_path / place)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot write {(tmp_path / place).parents[place.count('/') - 1]}")
+    assert said.endswith("set FOLDER to a folder that can be written\n") and said.count("\n") == 1
+
+
 def test_a_hub_out_of_reach_is_one_message_and_the_folder_stays(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

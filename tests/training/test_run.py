@@ -150,6 +150,7 @@ def test_a_checkpoint_says_nothing_of_where_things_lay(
     stored = torch.load(best, weights_only=True)["config"]
     assert stored["model"]["scorer"]["path"] == "${asset:tiny/scorer}"
     assert stored["data"]["generate"]["root"] == "${paths.data_dir}/needle"
+    assert OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml")) == stored
     del stored["paths"]
     assert str(data_dir) not in str(stored) and str(asset("")) not in str(stored)
     there = tmp_path / "other machine"

@@ -133,8 +133,9 @@ def _of_another_rank(overrides: Sequence[str], folder: str) -> list[str]:
 def _refused_folder(error: Exception) -> VilampError | None:
     """What the disk said when Hydra made the run's folder, or logging (which hides it) a file in it; None: neither."""
     cause = error.__cause__ if isinstance(error, ValueError) else error
-    anywhere = Path(Path.cwd().anchor)
-    return disk.explain(cause, {anywhere: disk.RUN_FOLDER}) if isinstance(cause, OSError) else None
+    if not isinstance(cause, OSError):
+        return None
+    return disk.explain(cause, {Path(str(cause.filename or Path.cwd().anchor)): disk.RUN_FOLDER})
 
 
 def report(error: Exception, config_name: str = "", overrides: Sequence[str] = ()) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vilamp import config
 from vilamp.cli.app import report
-from vilamp.disk import writing_to
+from vilamp.disk import partial_of, writing_to
 from vilamp.errors import VilampError
 
 
@@ -39,7 +39,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from vilamp.training.export import export, push
 
     folder: Path = arguments.folder
-    with writing_to({folder: "FOLDER"}):
+    with writing_to({folder: "FOLDER", partial_of(folder): "FOLDER"}):
         export(arguments.run, folder, arguments.dtype, overwrite=arguments.overwrite)
     print(f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB")
     if arguments.push_to_hub:

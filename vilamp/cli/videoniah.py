@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vilamp.cli.app import report
 from vilamp.cli.pack import pair
-from vilamp.errors import VilampError
+from vilamp.errors import OutputError, VilampError
 
 if TYPE_CHECKING:
     from vilamp.benchmark import Item
@@ -95,11 +95,13 @@ def _example(arguments: argparse.Namespace) -> int:
 
 
 def _write(haystacks: Sequence[Path], needles: Sequence[Item], out: Path, wanted: Wanted) -> int:
-    from vilamp.disk import writing_to
+    from vilamp.disk import partial_of, writing_to
     from vilamp.videoniah.build import build
     from vilamp.videoniah.spec import write_spec
 
-    with writing_to({out.parent: "--out"}):
+    if out.is_dir():
+        raise OutputError(f"--out {out} is a folder; name a file in it, for example {out / 'spec.jsonl'}")
+    with writing_to({out.parent: "--out", partial_of(out): "--out"}):
         out.parent.mkdir(parents=True, exist_ok=True)
         spec = build(haystacks, needles, out.parent, wanted, print)
         write_spec(spec, out)

@@ -84,7 +84,7 @@ class VideoDataset(Dataset[LoadedSample | Skip]):
 
 def _read_video(sample: ShardSample, annotation: Annotation, reader: VideoReader) -> Video | None:
     extension = sample.video(annotation)
-    return None if extension is None else reader.read(sample.source(extension), sample.key, sample.shard)
+    return None if extension is None else reader.read(sample.source(extension, reader.spool), sample.key, sample.shard)
 
 
 def questions_of_epoch(total: int, most: int | None, epoch: int) -> list[int]:

@@ -48,7 +48,8 @@ class VideoDataModule(LightningDataModule):
         sampling, corrupt, max_gaps: as in :class:`~vilamp.data.frames.FrameSettings`.
         decode_timeout: seconds, and
         decode_memory: GiB that the decoding of one video may take; None is no limit.
-        frames_in_memory: GiB of frames that one video may have in memory; those of a larger one are put into a file in
+        frames_in_memory: GiB that the frames of one video may have in memory, and its bytes where a server sends them;
+            what is larger is put into a file in
         frames_dir: as in :class:`~vilamp.data.spool.Spool`.
         max_skip_rate: the share of samples that may be unusable; who counts them ends the run beyond it.
         batch_size: videos per process and step.

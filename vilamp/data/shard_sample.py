@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +11,17 @@ import xxhash
 
 from vilamp.data.annotations import VIDEO_EXTENSIONS, Annotation
 from vilamp.data.sources import SourceError, is_local, read_range
+from vilamp.data.spool import Spool
 from vilamp.data.tar_listing import Member
 from vilamp.probe import FileRange, Source
 from vilamp.samples import Skip, SkipSample
 
 MAX_MEMBER_BYTES = 4 << 30
-"""A larger member is not read: a video from a server is held in memory while it is decoded."""
+"""A larger member is not read: with ``data.frames_in_memory=null`` what a server sends is held in memory."""
 PIECE = 1 << 18
 """Bytes that are read at a time where only their checksum is wanted: they stay in the processor's cache."""
+TRANSFER = 1 << 24
+"""Bytes that a server is asked for at a time where the answer goes into a file."""
 
 
 def checksum(content: bytes) -> str:
@@ -83,16 +86,17 @@ class ShardSample:
         self._verify(extension, len(source), lambda: checksum(source))
         return source
 
-    def source(self, extension: str) -> Source:
-        """One member where it lies, for who reads it piece by piece; what a server sends is held in memory.
+    def source(self, extension: str, spool: Spool = Spool()) -> Source:  # noqa: B008
+        """One member where it lies, for who reads it piece by piece; what a server sends is where ``spool`` has it.
 
         Raises:
             SkipSample: as :meth:`read`.
+            OutputError: the disk does not take what a server sends.
         """
         path = self.copy or self.shard
-        if not is_local(path):
-            return self.read(extension)
         member = self._member(extension, MAX_MEMBER_BYTES)
+        if not is_local(path):
+            return self._sent(extension, spool) if spool.keeps_in_file(member.size) else self.read(extension)
         try:
             if extension in self.checksums:
                 digest, there = checksum_of(path, member)
@@ -102,6 +106,26 @@ class ShardSample:
             raise SkipSample("damaged_shard", f"{self.key}.{extension}: {error}") from error
         self._verify(extension, there, lambda: digest)
         return FileRange(path, member.offset, member.size)
+
+    def _sent(self, extension: str, spool: Spool) -> Source:
+        """A member that a server sends, in a file; no more than one piece of it is in memory."""
+        member, digest = self.members[extension], xxhash.xxh3_128()
+
+        def pieces() -> Iterator[bytes]:
+            for start in range(0, member.size, TRANSFER):
+                wanted = min(TRANSFER, member.size - start)
+                piece = read_range(self.shard, member.offset + start, wanted)
+                digest.update(piece)
+                yield piece
+                if len(piece) < wanted:
+                    return  # the shard has become shorter
+
+        try:
+            kept = spool.keep(pieces())
+        except SourceError as error:
+            raise SkipSample("unreachable", f"{self.key}.{extension}: {error}") from error
+        self._verify(extension, kept.size, digest.hexdigest)
+        return kept
 
     def _member(self, extension: str, most: int) -> Member:
         member = self.members.get(extension)

@@ -1,11 +1,12 @@
-"""Where the frames of a video are put while they wait: into memory, or into a file where there are too many."""
+"""Where a video from a server and the frames of any are put: into memory, or into a file where they are too large."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,24 @@ import numpy as np
 from vilamp.disk import writing_to
 from vilamp.errors import ConfigError
 from vilamp.frame_file import FrameFile, can_keep_frames_in_files
+from vilamp.probe import FileRange
 
 log = logging.getLogger(__name__)
 
 SETTING = "data.frames_dir"
 IN_MEMORY_GIB = 0.25
 """Ten minutes at one frame a second and 384 pixels."""
+_OPEN_FILES = Path("/proc/self/fd")
+"""How a process names a file that it has open and that has no other name; Linux has it."""
 
 
 @dataclass(frozen=True)
 class Spool:
-    """Decides where the frames of a video are put.
+    """Decides where the frames of a video are put, and the video itself where it comes from a server.
 
     Attributes:
-        gib: how many GiB of frames one video may have in memory; those of a larger one are in a file.  None: no limit.
+        gib: how many GiB of frames one video may have in memory; those of a larger one are in a file.  Likewise of a
+            video that a server sends.  None: no limit.
         folder: of these files, which have no name there; None takes :func:`default_folder`.
 
     Raises:
@@ -47,7 +52,7 @@ class Spool:
 
     def file_for(self, count: int, size: int) -> FrameFile | None:
         """A file for ``count`` frames, None where they are to be in memory; call it within :meth:`told`."""
-        if self.gib is None or count * 3 * size * size <= self.gib * 2**30:
+        if not self._exceeded(count * 3 * size * size):
             return None
         self._where.mkdir(parents=True, exist_ok=True)
         return FrameFile.make(self._where, count, size)
@@ -56,6 +61,30 @@ class Spool:
         """uint8[count, size, size, 3], to be filled; call it within :meth:`told`."""
         file = self.file_for(count, size)
         return np.empty((count, size, size, 3), dtype=np.uint8) if file is None else file
+
+    def keeps_in_file(self, size: int) -> bool:
+        """Whether a video of so many bytes that a server sends is to be in a file, by :meth:`keep`."""
+        return self._exceeded(size) and _OPEN_FILES.is_dir()
+
+    def keep(self, pieces: Iterable[bytes]) -> FileRange:
+        """A file of these bytes, which has no name and is there as long as what is returned; for this process alone.
+
+        Raises:
+            OutputError: as within :meth:`told`.
+        """
+        with self.told():
+            self._where.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._where) as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                size, descriptor = file.tell(), os.dup(file.fileno())
+        kept = FileRange(str(_OPEN_FILES / str(descriptor)), 0, size)
+        weakref.finalize(kept, os.close, descriptor)
+        return kept
+
+    def _exceeded(self, size: int) -> bool:
+        return self.gib is not None and size > self.gib * 2**30
 
     @contextmanager
     def told(self) -> Iterator[None]:

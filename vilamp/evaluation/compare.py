@@ -21,7 +21,7 @@ from vilamp.training.answers import read_right
 RESULT, METRICS = "result.json", "metrics.json"
 NO_SETTINGS = {
     *("paths", "logger", "hydra", "checkpoint", "resume", "experiment", "report"),
-    *("data.generate.root", "data.generate.num_workers", "data.generate.progress"),
+    *("data.generate.root", "data.generate.num_workers", "data.generate.progress", "data.cache_dir", "data.frames_dir"),
 }
 """Of a configuration what is no part of a comparison: where things lie and what is told."""
 NO_SETTINGS_OF_EVALUATION = {"trainer", "optim", "scoring", "questions_at_once", "lora", "init"}

@@ -87,7 +87,7 @@ def result(
         items: the questions.
         answers: to all of them.
         own: the identity of the evaluation.
-        config: of the evaluation, resolved.
+        config: of the evaluation, as :func:`vilamp.build.portable` gives it.
     """
     in_order = [answers[item.key] for item in items]
     return {

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from vilamp.benchmark import Benchmark
-from vilamp.build import build_object, plain
+from vilamp.build import build_object
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
@@ -98,7 +98,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             if not first_rank():
                 return Evaluation({}, [], folder)
             answers = read_answers(folder)
-            found = result(type(benchmark).__name__, benchmark, items, answers, own, plain(merged))
+            found = result(type(benchmark).__name__, benchmark, items, answers, own, parts.module.config)
             found |= {"memory": _highest(reports), "processes": len(reports)}
             in_order = [answers[item.key] for item in items]
             merge(folder, in_order)

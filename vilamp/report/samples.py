@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vilamp.disk import partial_of
 from vilamp.errors import DataError
 
 FILE = "samples.json"
@@ -101,7 +102,7 @@ class Samples:
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all."""
-        partial = folder / f"{FILE}.partial"
+        partial = partial_of(folder / FILE)
         partial.write_text(json.dumps(asdict(self)) + "\n")
         partial.replace(folder / FILE)
 

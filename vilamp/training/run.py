@@ -213,7 +213,7 @@ def restore(cfg: DictConfig, trained: Trained) -> Parts:
 
 
 def _prepare(cfg: DictConfig) -> Parts:
-    config = plain(cfg)
+    config = portable(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     folder = Path(config["paths"]["output_dir"])
     if first_rank():
@@ -225,7 +225,7 @@ def _prepare(cfg: DictConfig) -> Parts:
         with writing_to({folder: RUN_FOLDER}):
             _tell(model.init_report, cfg.init.path, folder)
     encode = build_encoder(cfg, model)
-    module = VideoQA(model, build_optim(cfg), portable(cfg))
+    module = VideoQA(model, build_optim(cfg), config)
     hold(model, precision(cfg.model.get("dtype", "float32")))  # only now it is known what trains
     data = build_data(cfg, encode, model.scorer)
     model.embedding_cache = data.embeddings

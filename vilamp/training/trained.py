@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vilamp.disk import partial_of
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Init, Report
@@ -221,7 +222,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make a folder that has its name when it is full; one that had the name before is removed after that."""
-    partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
+    partial, old = partial_of(folder), folder.with_name(f"{folder.name}.old")
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vilamp.disk import partial_of
 from vilamp.errors import DataError
 
 FORMAT = "videoniah/1"
@@ -102,7 +103,7 @@ def write_spec(spec: Spec, path: Path) -> None:
     """Write the file, as a whole or not at all."""
     head = {"format": FORMAT} | asdict(spec)
     rows = [head, *head.pop("cases")]
-    partial = path.with_name(f"{path.name}.partial")
+    partial = partial_of(path)
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     partial.replace(path)
 

@@ -93,6 +93,7 @@ def pack(annotations: Annotations, settings: Settings) -> Packed:
     shards = plan_shards(samples, settings.name, settings.shard_size)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
+        settings.beside(".lock").touch()  # where this is refused as in /proc, filelock would wait for ever
         with FileLock(settings.beside(".lock")):
             _report(left_out, settings)
             check_skip_rate(left_out, total, settings)

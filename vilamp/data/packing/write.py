@@ -68,7 +68,7 @@ def write_shard(shard: PlannedShard, videos: Path, out: Path) -> IndexFile:
         write_atomically(index_path(path), content)
         partial.replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}") from error
+        raise DataError(f"--out: {path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return parse_index(content, str(path))
