@@ -60,6 +60,14 @@ def last(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+def reached(folder: Path) -> tuple[int, int]:
+    """The epoch from which a run goes on, and the samples of it that are behind: none before the first checkpoint."""
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        return 0, 0
+    epoch, consumed = last(folder)["continuation"]["position"]
+    return epoch, consumed
+
+
 def logged(folder: Path) -> list[dict[str, str]]:
     """The rows of ``metrics.csv``, without what is measured anew."""
     with (folder / "metrics.csv").open() as lines:

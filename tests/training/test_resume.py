@@ -14,7 +14,7 @@ import pytest
 import torch
 from driven import noted, noting
 from launch import HERE, torchrun
-from resumable import EXACT, KEYS, assert_same_end, killed, last, logged, settings, write_shards
+from resumable import EXACT, KEYS, assert_same_end, killed, last, logged, reached, settings, write_shards
 
 import vilamp.training.run as training
 from vilamp.config import compose
@@ -150,7 +150,7 @@ def test_killed_at_fifty_random_steps(shards: Path, tmp_path: Path, workers: int
     for kill in range(51):
         notes = tmp_path / f"notes{kill}-"
         killed(notes, 0 if kill == 50 else chance.randint(2, 4 // ranks + 3), [*arguments, "resume=auto"], ranks)
-        epoch, consumed = last(tmp_path / "run")["continuation"]["position"]
+        epoch, consumed = reached(tmp_path / "run")
         did = [noted(Path(f"{notes}{rank}")) for rank in range(ranks)]
         for rank, keys in enumerate(did):
             expected = [
