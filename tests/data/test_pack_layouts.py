@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,31 @@ def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
     found = read_annotations(path, columns={"video": "clip", "question": "Frage", "answer": "truth"})
     assert [(row.video, row.questions[0]["answer"]) for row in found.rows] == [("x/1", "B")]
     assert _lost(found) == [("q.csv:2", "bad_row")]
+
+
+@pytest.mark.parametrize("last", ['b.mp4,which?,"red"', "b.mp4,which?,red"])
+def test_a_quotation_mark_that_is_not_closed_takes_no_rows_into_its_cell(tmp_path: Path, last: str) -> None:
+    rows = ['a.mp4,how long?,"5 inch', *(f"a.mp4,is it {i}?,yes" for i in range(300)), last]
+    (tmp_path / "q.csv").write_text("\n".join(["video,question,answer", *rows]))
+    with pytest.raises(DataError, match=r"line 303 or before, where a quotation mark opens a cell"):
+        read_annotations(tmp_path / "q.csv", form="qa")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('"answer": NaN', "no_answer"),
+        ('"answer": 1e999', "no_answer"),
+        ('"answer": "A", "options": ["red", NaN, "blue"]', "bad_options"),
+        ('"answer": "red", "kind": NaN, "query": NaN', None),
+        ('"answer": "A", "a0": "red", "a1": "blue", "a2": NaN', None),
+    ],
+)
+def test_nan_is_a_missing_value(tmp_path: Path, row: str, reason: str | None) -> None:
+    (tmp_path / "q.json").write_text(f'[{{"video": "a.mp4", "question": "which?", {row}}}]')
+    found = read_annotations(tmp_path / "q.json", form="qa")
+    assert _lost(found) == ([("q.json:1", reason)] if reason else [])
+    assert not re.search(r"\bnan\b", str(found.rows), re.IGNORECASE)
 
 
 def test_the_folders_of_a_set_are_read_in_a_fixed_order(tmp_path: Path) -> None:

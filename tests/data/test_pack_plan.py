@@ -61,6 +61,13 @@ def test_what_is_no_video_of_the_folder_is_left_out(videos: Path, name: str, rea
     assert _plan(videos, _row(name)) == ([], [reason])
 
 
+def test_a_folder_behind_a_link_is_known_by_both_of_its_names(videos: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(videos)
+    rows = [_row(str(link / "a.mp4")), _row(str(videos / "b.MKV"))]
+    assert _plan(link, *rows) == (["a.mp4", "b.MKV"], [])
+
+
 def test_all_questions_about_a_video_are_one_sample(videos: Path) -> None:
     more = {"question": "where?", "answer": "here"}
     samples, _ = plan_samples([_row("a.mp4"), _row("b.MKV"), _row("a", more, source="q.json:3")], videos)

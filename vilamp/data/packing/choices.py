@@ -36,7 +36,7 @@ def read_options(value: Any, fields: Mapping[str, Any], video: str) -> list[str]
         value = _from_columns(fields)
     if not value:
         return []
-    texts = [str(option).strip() for option in value] if isinstance(value, list) else []
+    texts = ["" if option is None else str(option).strip() for option in value] if isinstance(value, list) else []
     if not 2 <= len(texts) <= len(OPTION_NAMES) or not all(texts):
         raise RowError("bad_options", f"2 to {len(OPTION_NAMES)} options are needed, got {repr(value)[:80]}", video)
     letters = [_LETTERED.match(text) for text in texts]

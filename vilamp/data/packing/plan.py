@@ -85,7 +85,7 @@ def plan_samples(rows: Iterable[Row], videos: Path) -> tuple[list[PlannedSample]
     """
     groups: dict[str, _Group] = {}
     left_out: list[LeftOut] = []
-    finder = _Finder(videos.resolve())
+    finder = _Finder(videos.resolve(), videos.absolute())
     for row in rows:
         try:
             # Text alone stands by itself; no path of a video ends with a slash.
@@ -127,8 +127,9 @@ def plan_shards(samples: Sequence[PlannedSample], name: str, shard_size: int) ->
 class _Finder:
     """Files below a folder by what rows call them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, called: Path) -> None:
         self.root = root
+        self.called = called  # as the user names the folder, which may be a link
         self.sizes: dict[str, int] = {}
 
     def find(self, video: str, folder: str) -> str:
@@ -139,9 +140,13 @@ class _Finder:
                 tells what the file is.
         """
         path = PurePosixPath(video.replace("\\", "/"))
-        if path.is_absolute() and path.is_relative_to(self.root.as_posix()):
-            path = path.relative_to(self.root.as_posix())
-        if path.is_absolute() or ".." in path.parts or not video.isprintable() or not path.parts:
+        for root in (self.root.as_posix(), self.called.as_posix()):
+            if path.is_absolute() and path.is_relative_to(root):
+                path = path.relative_to(root)
+        if not video.isprintable():
+            told = f"{ascii(video)[:100]} holds a character that cannot be printed; give the file another name"
+            raise SkipSample("bad_path", told)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
             raise SkipSample("bad_path", f"{ascii(video)[:100]} is no path below the folder of videos")
         places = [PurePosixPath(folder) / path, path] if folder else [path]
         found = next((name for place in places if (name := self._file(place, video))), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ class Record:
 
     Attributes:
         source: ``<file>:<number>``, counted from 1.
-        fields: column -> value; None where the row cannot be read.
+        fields: column -> value; None where the row cannot be read.  A number that is none (NaN, infinity) is a missing
+            value, also in a list: so tables write it.
         problem: why it cannot.
     """
 
@@ -46,12 +48,18 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
     try:
         for number, value in enumerate(reader(path), 1):
             if isinstance(value, dict):
-                yield Record(f"{name}:{number}", value)
+                yield Record(f"{name}:{number}", {column: _without_nan(cell) for column, cell in value.items()})
             else:
                 problem = value if isinstance(value, ValueError) else f"no object but {repr(value)[:80]}"
                 yield Record(f"{name}:{number}", None, str(problem)[:200])
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _without_nan(cell: Any) -> Any:
+    if isinstance(cell, list):
+        return [_without_nan(value) for value in cell]
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _json(path: Path) -> Iterator[Any]:
@@ -73,10 +81,16 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 def _csv(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for fields in csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","):
-            # DictReader puts what is too much under None, and None for what is missing.
-            whole = None not in fields and None not in fields.values()
-            yield fields if whole else ValueError("the row has not as many cells as the first line")
+        # Strict, because a quotation mark that is not closed would take all rows up to the next one into its cell.
+        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        try:
+            for fields in rows:
+                # DictReader puts what is too much under None, and None for what is missing.
+                whole = None not in fields and None not in fields.values()
+                yield fields if whole else ValueError("the row has not as many cells as the first line")
+        except csv.Error as error:
+            place = f"in line {rows.reader.line_num} or before, where a quotation mark opens a cell"
+            raise ValueError(f"{error}, {place}; double a quotation mark that is part of a cell") from error
 
 
 def _parquet(path: Path) -> Iterator[Any]:
