@@ -72,7 +72,7 @@ class Asker:
         model, encode, benchmark: these.
         scoring: how options are scored.
         seed: of the run.
-        at_once: questions that the language model answers together.
+        at_once: questions that the language model answers together, fewer where they are long.
     """
 
     model: VideoLM
@@ -88,21 +88,20 @@ class Asker:
         def see(encoded: Sequence[EncodedQuestion]) -> Seen:
             return self.model.see(Batch([video] if video else [], list(encoded), [0 if video else -1] * len(encoded)))
 
-        return self.about(items, [video] * len(items), see, self.at_once)
+        return self.about(items, [video] * len(items), see)
 
     @torch.no_grad()
-    def about(self, items: Sequence[Item], videos: Sequence[Video | None], see: See, at_once: int) -> list[Answer]:
+    def about(self, items: Sequence[Item], videos: Sequence[Video | None], see: See) -> list[Answer]:
         """The same, for questions that are seen in some other way.
 
         Args:
             items: the questions.
             videos: of each; of a video that ``see`` sees, only the timestamps and gaps are looked at.
             see: gives what :meth:`vilamp.models.video_lm.VideoLM.see` gives, for some of the questions.
-            at_once: questions that the language model answers together.
         """
         prepared = [self._prepare(item, video) for item, video in zip(items, videos, strict=True)]
         asked = [one for one in prepared if isinstance(one, _Asked)]
-        answered = iter([answer for some in _parts(asked, SEEN_AT_ONCE) for answer in self._ask(some, see, at_once)])
+        answered = iter([answer for some in _parts(asked, SEEN_AT_ONCE) for answer in self._ask(some, see)])
         return [next(answered) if isinstance(one, _Asked) else one for one in prepared]
 
     def _prepare(self, item: Item, video: Video | None) -> _Asked | Answer:
@@ -130,10 +129,10 @@ class Asker:
         fitted = self.encode.fit_query(query)
         return fitted, fitted != query
 
-    def _ask(self, asked: Sequence[_Asked], see: See, at_once: int) -> list[Answer]:
+    def _ask(self, asked: Sequence[_Asked], see: See) -> list[Answer]:
         visuals, selections = see([one.encoded for one in asked])
         answers = []
-        for some in together([0 if visual is None else len(visual) for visual in visuals], at_once):
+        for some in together([0 if visual is None else len(visual) for visual in visuals], self.at_once):
             said = self._continue(asked[some], visuals[some])
             for one, visual, selection, (text, score) in zip(
                 asked[some], visuals[some], selections[some], said, strict=True

@@ -98,8 +98,7 @@ class Splicer:
         def see(encoded: Sequence[EncodedQuestion]) -> Seen:
             return self._see(haystack, embeddings, [by_key[question.key] for question in encoded], encoded)
 
-        # One at a time: what pads several of so many tokens would need a mask of their square.
-        return asker.about([case.item for case in cases], [case.video for case in cases], see, at_once=1)
+        return asker.about([case.item for case in cases], [case.video for case in cases], see)
 
     @torch.no_grad()
     def _embed(self, haystack: Haystack) -> Tensor:
