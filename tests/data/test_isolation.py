@@ -36,7 +36,7 @@ NUMBERS = list(range(0, 98, 5))
 
 
 def _child(reader: VideoReader) -> int:
-    process = reader._decode.__self__._child  # type: ignore[attr-defined]
+    process = reader._frames._decode.__self__._child  # type: ignore[attr-defined]
     assert process is not None
     return int(process.pid)
 

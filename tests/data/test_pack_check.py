@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from tars import annotation, write_tar
+from unruly import UnrulyDecoder, told
 
 from vilamp import cli
 from vilamp.cli import inspect, pack
+from vilamp.data.isolation import can_isolate
+from vilamp.data.packing.check import Decoding, check_shards
 from vilamp.data.packing.thumbnails import half_blocks
 from vilamp.testing.barcodes import read_barcodes, write_video
 
@@ -34,7 +37,7 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _check(capsys: Any, *paths: Path, workers: int = 0) -> tuple[int, list[tuple[str, str, str]], dict[str, Any]]:
+def _check(capsys: Any, *paths: Path | str, workers: int = 0) -> tuple[int, list[tuple[str, str, str]], dict[str, Any]]:
     capsys.readouterr()
     code = pack.main(["--check", *map(str, paths), "--json", "--workers", str(workers)])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -126,6 +129,44 @@ def test_every_unusable_video_of_a_foreign_shard_is_listed(tmp_path: Path, capsy
         ("", "no_index"), ("cut", "decode"), ("forgotten", "bad_json"), ("lone", "missing_member"),
         ("noise", "decode"), ("none", "missing_member"),
     ]  # fmt: skip
+
+
+def _holed(clip: bytes) -> bytes:
+    """With a hole in its pictures, of which the container says nothing."""
+    begin = clip.index(b"mdat")
+    length = int.from_bytes(clip[begin - 4 : begin], "big")
+    first, last = begin + length // 2, begin + 3 * length // 4
+    return clip[:first] + bytes(last - first) + clip[last:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damage_in_the_middle_of_a_packed_video_is_found(tmp_path: Path, capsys: Any, workers: int) -> None:
+    clip = write_video(list(range(60)), Fraction(1, 30), options={"g": "15"})
+    (tmp_path / "videos").mkdir()
+    names = [f"{number}.mp4" for number in range(4)]
+    for name in names:
+        (tmp_path / "videos" / name).write_bytes(_holed(clip) if name == "2.mp4" else clip)
+    (tmp_path / "q.json").write_text(json.dumps([{"video": name, "question": "?", "answer": "a"} for name in names]))
+    folders = ["--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "out")]
+    assert pack.main([str(tmp_path / "q.json"), *folders, "--workers", "0"]) == 0
+    code, problems, found = _check(capsys, tmp_path / "out", workers=workers)
+    assert (code, problems, found["samples"]) == (1, [("train-000000.tar", "2", "decode")], 3)
+    assert "cannot be decoded" in found["problems"][0]["detail"]
+    assert _check(capsys, tmp_path / "out", "--no-decode", workers=workers)[0] == 0
+
+
+@pytest.mark.skipif(not can_isolate(), reason="only Linux decodes in a process of its own")
+def test_a_video_that_hangs_or_kills_its_decoder_costs_the_check_one_sample(tmp_path: Path) -> None:
+    clip = write_video(list(range(2)), Fraction(1, 1))
+    shard = write_tar(tmp_path / "x.tar", [
+        member for word in (b"crash", b"hang", b"fine")
+        for member in ((f"{word.decode()}.json", annotation()), (f"{word.decode()}.mp4", told(clip, word)))
+    ])  # fmt: skip
+    verdict = check_shards([str(shard)], Decoding(UnrulyDecoder, 5.0))
+    found = {problem.key: (problem.reason, problem.detail) for problem in verdict.problems}
+    assert (verdict.samples, sorted(found)) == (1, ["", "crash", "hang"])
+    assert found["crash"][0] == "decode_crash"
+    assert found["hang"] == ("decode_timeout", "decoding took longer than --decode-timeout=5.0 seconds, and was ended")
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vilamp.data.index_file import IndexFile, LeftOut, index_path, write_atomically
 from vilamp.data.packing.layouts import Annotations
-from vilamp.data.packing.parallel import in_any_order
+from vilamp.data.packing.parallel import with_progress
 from vilamp.data.packing.plan import PlannedShard, plan_samples, plan_shards
 from vilamp.data.packing.write import finished, write_shard
 from vilamp.data.shard_sample import checksum
@@ -131,16 +130,10 @@ def check_skip_rate(left_out: Sequence[LeftOut], total: int, settings: Settings)
 
 
 def _write(shards: Sequence[PlannedShard], settings: Settings) -> dict[str, IndexFile]:
-    sizes = {shard.name: sum(sample.tar_bytes() for sample in shard.samples) for shard in shards}
-    columns = (TextColumn("packing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    done = {}
-    with Progress(*columns, disable=not settings.progress) as bar:
-        task = bar.add_task("", total=sum(sizes.values()))
-        work = partial(write_shard, videos=settings.videos, out=settings.out)
-        for number, index in in_any_order(work, shards, settings.workers):
-            done[shards[number].name] = index
-            bar.advance(task, sizes[shards[number].name])
-    return done
+    sizes = [sum(sample.tar_bytes() for sample in shard.samples) for shard in shards]
+    work = partial(write_shard, videos=settings.videos, out=settings.out)
+    written = with_progress("packing", work, shards, sizes, settings.workers, settings.progress)
+    return {shards[number].name: index for number, index in written}
 
 
 def _clear(shards: Sequence[PlannedShard], settings: Settings) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
 from vilamp.errors import DataError
 
 Job = TypeVar("Job")
@@ -44,6 +46,18 @@ def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def with_progress(
+    what: str, work: Callable[[Job], Result], jobs: Sequence[Job], sizes: Sequence[int], workers: int, shown: bool
+) -> Iterator[tuple[int, Result]]:
+    """As :func:`in_any_order`, with a progress bar of bytes, of which a job has as many as ``sizes`` says."""
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("", total=sum(sizes))
+        for number, result in in_any_order(work, jobs, workers):
+            bar.advance(task, sizes[number])
+            yield number, result
 
 
 def _end_with_parent() -> None:
