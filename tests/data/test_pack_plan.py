@@ -13,6 +13,7 @@ from vilamp.data import annotations
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
 from vilamp.data.packing.layouts import Row
 from vilamp.data.packing.plan import PlannedSample, plan_samples, plan_shards
+from vilamp.data.tar_listing import is_safe_name
 
 ASKED = {"question": "what?", "answer": "a cup"}
 
@@ -52,6 +53,7 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
         ("x.y/../../outside.mp4", "bad_path"),
         ("/etc/passwd", "bad_path"),
         ("a\n.mp4", "bad_path"),
+        ("gpj\u202e.mp4", "bad_path"),
         (".", "bad_path"),
         ("plain", "bad_name"),
         ("e.json", "bad_name"),
@@ -59,6 +61,16 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
 )
 def test_what_is_no_video_of_the_folder_is_left_out(videos: Path, name: str, reason: str) -> None:
     assert _plan(videos, _row(name)) == ([], [reason])
+
+
+@pytest.mark.parametrize(
+    "name", ["Recording at 9.00.00\u202fAM.mov", "\u3000a\u00a0b.mp4", "\U0001f468\u200d\U0001f467.mp4"]
+)
+def test_a_name_may_hold_any_space_and_any_emoji(videos: Path, name: str) -> None:
+    (videos / name).write_bytes(b"")
+    samples, left_out = plan_samples([_row(name)], videos)
+    assert ([sample.video for sample in samples], left_out) == ([name], [])
+    assert is_safe_name(samples[0].key)
 
 
 def test_a_folder_behind_a_link_is_known_by_both_of_its_names(videos: Path, tmp_path: Path) -> None:

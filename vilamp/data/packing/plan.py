@@ -14,7 +14,7 @@ from vilamp.data.annotations import MAX_BYTES, MAX_QUESTIONS, VIDEO_EXTENSIONS, 
 from vilamp.data.index_file import LeftOut
 from vilamp.data.packing.layouts import Row
 from vilamp.data.shard_sample import MAX_MEMBER_BYTES
-from vilamp.data.tar_listing import BLOCK
+from vilamp.data.tar_listing import BLOCK, is_safe_text
 from vilamp.samples import SkipSample
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,16}")
@@ -143,8 +143,8 @@ class _Finder:
         for root in (self.root.as_posix(), self.called.as_posix()):
             if path.is_absolute() and path.is_relative_to(root):
                 path = path.relative_to(root)
-        if not video.isprintable():
-            told = f"{ascii(video)[:100]} holds a character that cannot be printed; give the file another name"
+        if not is_safe_text(video):
+            told = f"{ascii(video)[:100]} holds a control character or is no UTF-8; give the file another name"
             raise SkipSample("bad_path", told)
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise SkipSample("bad_path", f"{ascii(video)[:100]} is no path below the folder of videos")
