@@ -87,6 +87,30 @@ def test_a_broken_line_costs_itself_only(tmp_path: Path) -> None:
     assert _lost(found) == [("q.jsonl:2", "bad_row"), ("q.jsonl:3", "bad_row")]
 
 
+@pytest.mark.parametrize("deep", ["[" * 100_000, "[" * 600 + "]" * 600, '{"a":' * 600 + "1" + "}" * 600])
+def test_a_line_that_is_too_deep_costs_itself_only(tmp_path: Path, deep: str) -> None:
+    good = json.dumps(CHOICE)
+    (tmp_path / "q.jsonl").write_text("\n".join([good, deep, f'{{"video": "a", "id": {deep}}}', good]))
+    found = read_annotations(tmp_path / "q.jsonl")
+    assert len(found.rows) == 2
+    assert [(entry.row, entry.reason) for entry in found.left_out] == [
+        ("q.jsonl:2", "bad_row"),
+        ("q.jsonl:3", "bad_row"),
+    ]
+    assert "more than 32 deep" in found.left_out[1].detail
+
+
+@pytest.mark.parametrize("name", ["options", "evidence", "id"])
+def test_a_value_that_is_too_deep_costs_its_row_only(tmp_path: Path, name: str) -> None:
+    value: Any = [1]
+    for _ in range(600):
+        value = [value]
+    assert _lost(_read(tmp_path, CHOICE, CHOICE | {name: value})) == [("q.json:2", "bad_row")]
+    text = "[" * 600 + "]" * 600
+    lost = [] if name == "id" else [("q.json:2", f"bad_{name}")]
+    assert _lost(_read(tmp_path, CHOICE, CHOICE | {name: text})) == lost
+
+
 @pytest.mark.parametrize("answer", ["B", "b", "(B)", "B.", 1, "1", "green", "B. green", " green "])
 def test_an_answer_is_a_letter_an_index_or_a_text(tmp_path: Path, answer: Any) -> None:
     found = _read(tmp_path, CHOICE | {"answer": answer, "type": "colour"})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vilamp.data.annotations import parse_spans
+from vilamp.data.bounded_json import parse_json
 from vilamp.data.index_file import LeftOut
 from vilamp.data.packing.choices import OPTION_NAMES, RowError, pick_option, read_options, with_options
 from vilamp.data.packing.records import SUFFIXES, Record, read_records
@@ -234,7 +235,7 @@ class _Reader:
         """The spans of a row, as JSON in one cell of a table too."""
         value = self.get(fields, "evidence")
         try:
-            spans = parse_spans(json.loads(value) if isinstance(value, str) else value, "evidence")
-        except (SkipSample, ValueError, RecursionError) as error:
+            spans = parse_spans(parse_json(value.encode()) if isinstance(value, str) else value, "evidence")
+        except (SkipSample, ValueError) as error:
             raise RowError("bad_evidence", str(error), self._video(fields)) from error
         return [list(span) for span in spans]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vilamp.data.bounded_json import MAX_DEPTH, TOO_DEEP
 from vilamp.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -22,7 +23,7 @@ class Record:
     Attributes:
         source: ``<file>:<number>``, counted from 1.
         fields: column -> value; None where the row cannot be read.  A number that is none (NaN, infinity) is a missing
-            value, also in a list: so tables write it.
+            value, also within lists and objects: so tables write it.
         problem: why it cannot.
     """
 
@@ -47,19 +48,31 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
         raise DataError(f"{path}: the kind of file is told by its suffix, which must be one of {', '.join(SUFFIXES)}")
     try:
         for number, value in enumerate(reader(path), 1):
-            if isinstance(value, dict):
-                yield Record(f"{name}:{number}", {column: _without_nan(cell) for column, cell in value.items()})
-            else:
-                problem = value if isinstance(value, ValueError) else f"no object but {repr(value)[:80]}"
-                yield Record(f"{name}:{number}", None, str(problem)[:200])
+            yield _record(f"{name}:{number}", value)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
 
 
-def _without_nan(cell: Any) -> Any:
-    if isinstance(cell, list):
-        return [_without_nan(value) for value in cell]
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+def _record(source: str, value: Any) -> Record:
+    try:
+        if isinstance(value, ValueError):
+            raise value
+        fields = _without_nan(value)
+        if not isinstance(fields, dict):
+            raise ValueError(f"no object but {repr(fields)[:80]}")
+    except ValueError as error:
+        return Record(source, None, str(error)[:200])
+    return Record(source, fields)
+
+
+def _without_nan(value: Any, levels: int = MAX_DEPTH) -> Any:
+    if isinstance(value, list | dict) and not levels:
+        raise ValueError(TOO_DEEP)
+    if isinstance(value, list):
+        return [_without_nan(inner, levels - 1) for inner in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(inner, levels - 1) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(path: Path) -> Iterator[Any]:
@@ -77,6 +90,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
                     yield json.loads(line)
                 except ValueError as error:
                     yield error
+                except RecursionError:
+                    yield ValueError(TOO_DEEP)
 
 
 def _csv(path: Path) -> Iterator[Any]:
