@@ -206,6 +206,26 @@ def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
     assert _lost(found) == [("q.csv:2", "bad_row")]
 
 
+@pytest.mark.parametrize("name", ["q.csv", "q.tsv"])
+def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path, name: str) -> None:
+    text = "video,question,answer,,answer,\na.mp4,what?,red,,blue,\n"
+    (tmp_path / name).write_text(text if name == "q.csv" else text.replace(",", "\t"))
+    with pytest.raises(DataError, match=r"there is more than one column 'answer'; rename or remove all but one"):
+        read_annotations(tmp_path / name)
+    (tmp_path / "unnamed.csv").write_text(text.replace("red,,blue", "red,,").replace(",,answer,", ",,,"))
+    assert len(read_annotations(tmp_path / "unnamed.csv").rows) == 1
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+def test_a_name_that_is_twice_in_a_row_costs_the_row(tmp_path: Path, name: str) -> None:
+    twice = json.dumps(CHOICE)[:-1] + ', "answer": "C"}'
+    rows = [json.dumps(CHOICE), twice, json.dumps(CHOICE)]
+    (tmp_path / name).write_text("\n".join(rows) if name == "q.jsonl" else f"[{','.join(rows)}]")
+    found = read_annotations(tmp_path / name)
+    assert (len(found.rows), _lost(found)) == (2, [(f"{name}:2", "bad_row")])
+    assert found.left_out[0].detail == "'answer' is there more than once"
+
+
 @pytest.mark.parametrize("last", ['b.mp4,which?,"red"', "b.mp4,which?,red"])
 def test_a_quotation_mark_that_is_not_closed_takes_no_rows_into_its_cell(tmp_path: Path, last: str) -> None:
     rows = ['a.mp4,how long?,"5 inch', *(f"a.mp4,is it {i}?,yes" for i in range(300)), last]
@@ -272,6 +292,10 @@ def test_parquet(tmp_path: Path) -> None:
 
     parquet.write_table(Table.from_pylist([CHOICE]), tmp_path / "q.parquet")
     assert read_annotations(tmp_path / "q.parquet").rows[0].questions[0]["question"] == ASKED
+    twice = Table.from_arrays([["a.mp4"], ["a"], ["b"]], names=["video", "answer", "answer"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="more than one column 'answer'"):
+        read_annotations(tmp_path / "twice.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
         read_annotations(tmp_path / "bad.parquet")

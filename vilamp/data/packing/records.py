@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,6 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
 
 def _record(source: str, value: Any) -> Record:
     try:
-        if isinstance(value, ValueError):
-            raise value
         fields = _without_nan(value)
         if not isinstance(fields, dict):
             raise ValueError(f"no object but {repr(fields)[:80]}")
@@ -66,6 +65,8 @@ def _record(source: str, value: Any) -> Record:
 
 
 def _without_nan(value: Any, levels: int = MAX_DEPTH) -> Any:
+    if isinstance(value, ValueError):  # in place of what cannot be read
+        raise value
     if isinstance(value, list | dict) and not levels:
         raise ValueError(TOO_DEEP)
     if isinstance(value, list):
@@ -75,8 +76,15 @@ def _without_nan(value: Any, levels: int = MAX_DEPTH) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | ValueError:
+    """An object of JSON; an error in its place if a name comes twice, of which Python would take the last."""
+    found = dict(pairs)
+    repeated = "" if len(found) == len(pairs) else _repeated([name for name, _ in pairs])
+    return ValueError(f"{repeated[:80]!r} is there more than once") if repeated else found
+
+
 def _json(path: Path) -> Iterator[Any]:
-    root = json.loads(path.read_bytes())
+    root = json.loads(path.read_bytes(), object_pairs_hook=_object)
     if not isinstance(root, list):
         raise DataError(f"{path}: a list of rows should be its outermost value, got {type(root).__name__}")
     yield from root
@@ -87,7 +95,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
         for line in file:
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line, object_pairs_hook=_object)
                 except ValueError as error:
                     yield error
                 except RecursionError:
@@ -99,6 +107,7 @@ def _csv(path: Path) -> Iterator[Any]:
         # Strict, because a quotation mark that is not closed would take all rows up to the next one into its cell.
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
+            _check_columns(rows.fieldnames or [])
             for fields in rows:
                 # DictReader puts what is too much under None, and None for what is missing.
                 whole = None not in fields and None not in fields.values()
@@ -116,5 +125,18 @@ def _parquet(path: Path) -> Iterator[Any]:
             f"{path}: reading parquet needs pyarrow, which is not installed: pip install 'vilamp-lightning[parquet]', "
             "or convert the file to JSON lines or CSV"
         ) from error
-    for batch in parquet.ParquetFile(path).iter_batches():
+    file = parquet.ParquetFile(path)
+    _check_columns(file.schema_arrow.names)
+    for batch in file.iter_batches():
         yield from batch.to_pylist()
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    """Raise ValueError where nobody knows which of two columns is meant."""
+    if repeated := _repeated(names):
+        raise ValueError(f"there is more than one column {repeated[:80]!r}; rename or remove all but one")
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """The first name that comes more than once; several may be empty, which nobody reads."""
+    return next((name for name, count in Counter(names).items() if name and count > 1), "")
