@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from vilamp.benchmark import Benchmark
 from vilamp.build import build_object
+from vilamp.data.workers import told_lost_workers
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
@@ -71,6 +72,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         DataError: the benchmark's files are missing, wrong or not whole, or none of its videos is there.
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
+        LostWorkerError: a process that reads the data has ended.
     """
     _check(cfg)
     trained = read_trained(str(cfg.checkpoint), "checkpoint")
@@ -88,7 +90,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     with _processes():
         parts = restore(merged, trained)
         folder = gather(parts.folder)[0]  # the others' own are temporary
-        with _told(folder), without_remarks():
+        with _told(folder, parts.data.memory_settings), without_remarks():
             own = identity(parts.module.config, parts.module.model, items)
             if first_rank():
                 claim(folder, own)
@@ -167,11 +169,12 @@ def _processes() -> Iterator[None]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _told(folder: Path, memory_settings: str) -> Iterator[None]:
     def remains() -> str:
         return f"{len(read_answers(folder))} answers are in {folder}; with hydra.run.dir={folder} it goes on"
 
-    with told_interrupts(remains), writing_to({folder: RUN_FOLDER}):
+    workers = told_lost_workers(memory_settings, remains)
+    with told_interrupts(remains), workers, writing_to({folder: RUN_FOLDER}):
         yield
 
 
