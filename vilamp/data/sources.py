@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from vilamp.credentials import without_credentials
+from vilamp.data.locks import locked
 from vilamp.disk import explain, writing_to
 
 log = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ def fetch(shard: str, folder: Path) -> str:
     path = folder / f"{digest}-{stem}"
     with writing_to({folder: SETTING}):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with locked(folder / f"{path.name}.lock"):
             for half in folder.glob(f"{path.name}.partial-*"):  # whoever was killed over it
                 half.unlink()
             if not path.exists():

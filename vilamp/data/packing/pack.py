@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from vilamp.data.index_file import IndexFile, LeftOut, index_path, write_atomically
+from vilamp.data.locks import locked
 from vilamp.data.packing.layouts import Annotations
 from vilamp.data.packing.parallel import with_progress
 from vilamp.data.packing.plan import PlannedShard, plan_samples, plan_shards
@@ -92,8 +91,7 @@ def pack(annotations: Annotations, settings: Settings) -> Packed:
     shards = plan_shards(samples, settings.name, settings.shard_size)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
-        settings.beside(".lock").touch()  # where this is refused as in /proc, filelock would wait for ever
-        with FileLock(settings.beside(".lock")):
+        with locked(settings.beside(".lock")):
             _report(left_out, settings)
             check_skip_rate(left_out, total, settings)
             if not samples:
