@@ -20,7 +20,8 @@ from vilamp.data.packing.pack import MANIFEST, MANIFEST_FORMAT
 from vilamp.data.packing.parallel import with_progress
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardSample
-from vilamp.data.shards import walk_shard
+from vilamp.data.shards import index_shard, walk_shard
+from vilamp.data.sources import SourceError, is_local
 from vilamp.data.spool import IN_MEMORY_GIB, Spool
 from vilamp.errors import DataError
 from vilamp.probe import MAX_FRAMES
@@ -77,7 +78,7 @@ def shards_and_manifests(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
         elif path.endswith(MANIFEST):
             manifests.append(Path(path))
         else:
-            shards += expand_patterns(path, "--check")
+            shards += expand_patterns(path, "--check", remote=True, allow_pipe=True)
     if not shards and not manifests:
         raise DataError(f"there is no shard (*.tar) in {', '.join(paths)}")
     return list(dict.fromkeys(shards)), manifests
@@ -89,7 +90,7 @@ def check_shards(
     """Read all of some shards: headers, every member, every annotation, and every video.
 
     Args:
-        shards: paths.
+        shards: paths, or URLs of shards with an index, by which alone they are read.
         decoding: None decodes nothing, so that of a video only the packets are read.
         workers: processes; with fewer than two all is read by this one.
         progress: show a progress bar.
@@ -121,6 +122,12 @@ def check_shards(
 
 def _look(shard: str) -> tuple[list[ShardSample], list[Skip]]:
     """The samples of a shard, of which nothing is read, and what is wrong with the shard as a whole."""
+    if not is_local(shard):
+        try:
+            index = index_shard(shard)  # makes no copy, and runs no command
+        except SourceError as error:
+            return [], [Skip("", shard, "unreachable", str(error))]
+        return index.samples, index.skips
     walked = walk_shard(shard)
     problems = list(walked.skips)
     try:
