@@ -74,6 +74,21 @@ def test_what_is_no_video_is_called_what_it_is(content: bytes, told: str) -> Non
     assert caught.value.cause.startswith("this is ") and told in caught.value.cause
 
 
+def test_the_cover_of_a_song_is_no_video() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        cover, song = container.add_stream("mjpeg", rate=1), container.add_stream("aac", rate=8000)
+        cover.width, cover.height, cover.pix_fmt = 160, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), dtype=np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        picture = av.VideoFrame.from_ndarray(barcode(1))
+        for packets in (cover.encode(picture), cover.encode(), song.encode(silence), song.encode()):
+            container.mux(packets)
+    with pytest.raises(DecodeError, match="the file has a cover picture and no video"):
+        probe_video(file.getvalue())
+
+
 def test_noise_is_not_given_a_name() -> None:
     with pytest.raises(DecodeError, match=r"^Invalid data found when processing input$"):
         probe_video(b"noise" * 100)

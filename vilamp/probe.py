@@ -228,6 +228,8 @@ def probe_video(source: Source) -> Probe:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None or not stream.time_base:
             raise DecodeError("unreadable", "the file has no video stream that can be decoded")
+        if stream.disposition & av.stream.Disposition.attached_pic:
+            raise DecodeError("unreadable", "the file has a cover picture and no video")
         context = stream.codec_context
         width, height, codec = context.width, context.height, context.codec.canonical_name
         if width * height > MAX_PIXELS:

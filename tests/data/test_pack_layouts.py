@@ -206,6 +206,12 @@ def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
     assert _lost(found) == [("q.csv:2", "bad_row")]
 
 
+def test_a_table_in_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_bytes("video,question,answer\na.mp4,Größe?,ja\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"q\.csv cannot be read: UnicodeDecodeError: .*; save it as UTF-8$"):
+        read_annotations(tmp_path / "q.csv")
+
+
 @pytest.mark.parametrize("name", ["q.csv", "q.tsv"])
 def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path, name: str) -> None:
     text = "video,question,answer,,answer,\na.mp4,what?,red,,blue,\n"

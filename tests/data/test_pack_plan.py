@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
         ("a\n.mp4", "bad_path"),
         ("gpj\u202e.mp4", "bad_path"),
         (".", "bad_path"),
+        ("x" * 300 + ".mp4", "unreadable_file"),
+        ("a.mp4/b.mp4", "missing_file"),
         ("plain", "bad_name"),
         ("e.json", "bad_name"),
     ],
@@ -71,6 +74,17 @@ def test_a_name_may_hold_any_space_and_any_emoji(videos: Path, name: str) -> Non
     samples, left_out = plan_samples([_row(name)], videos)
     assert ([sample.video for sample in samples], left_out) == ([name], [])
     assert is_safe_name(samples[0].key)
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_an_accent_may_be_apart_from_its_letter(videos: Path, written: str, asked: str) -> None:
+    name = "Caf\xe9/fa\xe7ade.mp4"
+    path = videos / unicodedata.normalize(written, name)
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    rows = [_row(unicodedata.normalize(form, name)) for form in (asked, written)]
+    assert _plan(videos, *rows) == ([unicodedata.normalize(written, name)], []), "and it is one video"
 
 
 def test_a_folder_behind_a_link_is_known_by_both_of_its_names(videos: Path, tmp_path: Path) -> None:

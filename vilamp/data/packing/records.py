@@ -51,7 +51,8 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
         for number, value in enumerate(reader(path), 1):
             yield _record(f"{name}:{number}", value)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
+        mend = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}{mend}") from error
 
 
 def _record(source: str, value: Any) -> Record:
