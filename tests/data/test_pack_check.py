@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -129,6 +130,17 @@ def test_every_unusable_video_of_a_foreign_shard_is_listed(tmp_path: Path, capsy
         ("", "no_index"), ("cut", "decode"), ("forgotten", "bad_json"), ("lone", "missing_member"),
         ("noise", "decode"), ("none", "missing_member"),
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has these")
+def test_nobody_waits_for_an_index_or_a_manifest_that_is_no_file(packed: Path, capsys: Any) -> None:
+    for path in (packed / "train.manifest.json", packed / "train-000001.tar.index.jsonl"):
+        path.unlink()
+        os.mkfifo(path)
+    code, problems, found = _check(capsys, packed)
+    assert (code, found["samples"]) == (1, 3)
+    assert problems == [("train.manifest.json", "", "manifest"), ("train-000001.tar", "", "bad_index")]
+    assert all("no plain file" in problem["detail"] for problem in found["problems"])
 
 
 def _holed(clip: bytes) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from vilamp.credentials import without_credentials
 from vilamp.data.locks import locked
-from vilamp.disk import explain, writing_to
+from vilamp.disk import explain, open_plain, writing_to
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,12 @@ def read_whole(path: str, most: int) -> bytes | None:
     """The first ``most`` bytes of a small file or URL, None where there is none.
 
     Raises:
-        OSError: as :func:`read_range`.
+        OSError: as :func:`read_range`, or it is no plain file.
     """
     try:
+        if is_local(path):
+            with open_plain(path) as file:
+                return file.read(most)
         return read_range(path, 0, most)
     except FileNotFoundError:
         return None

@@ -23,6 +23,7 @@ from vilamp.data.shard_sample import ShardSample
 from vilamp.data.shards import index_shard, walk_shard
 from vilamp.data.sources import SourceError, is_local
 from vilamp.data.spool import IN_MEMORY_GIB, Spool
+from vilamp.disk import open_plain
 from vilamp.errors import DataError
 from vilamp.probe import MAX_FRAMES
 from vilamp.samples import Skip, SkipSample
@@ -207,7 +208,7 @@ def check_manifest(path: Path) -> list[Skip]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         content = file.read(MAX_MANIFEST_BYTES + 1)
     if len(content) > MAX_MANIFEST_BYTES:
         raise ValueError(f"more than {MAX_MANIFEST_BYTES} bytes")
