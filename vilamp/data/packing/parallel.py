@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
@@ -34,7 +35,7 @@ def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
             yield number, work(job)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_user)
     try:
         numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
         for future in as_completed(numbers):
@@ -60,8 +61,9 @@ def with_progress(
             yield number, result
 
 
-def _end_with_parent() -> None:
-    """Let this process end when its parent is killed, which a pool's processes by themselves do not."""
+def _end_with_user() -> None:
+    """End this process on Ctrl-C without a traceback, and when its parent is killed, which it would not by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
