@@ -141,7 +141,7 @@ def _require_videos(groups: Sequence[Group]) -> None:
     missing = [one for one in about if one.num_bytes is None]
     if not missing:
         return
-    first = next(file.path for file in missing[0].files if not file.path.is_file())
+    first = next(file.path for file in missing[0].files if not file.is_there)
     if len(missing) == len(about):
         raise DataError(
             f"none of the benchmark's {len(about)} videos is there, the first would be {first}; set the folder of the "
