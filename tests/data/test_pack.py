@@ -118,6 +118,15 @@ def test_a_folder_of_json_files_beside_videos(tmp_path: Path, clips: dict[str, b
     assert _asked(tmp_path / "out") == {clip: [f"mc {name}?", f"oe {name}?"] for name, clip in clips.items()}
 
 
+def test_a_set_packed_into_the_folder_of_its_source_is_no_source(tmp_path: Path, clips: dict[str, bytes]) -> None:
+    _fill(tmp_path / "set/videos", clips)
+    (tmp_path / "set/q.json").write_text(json.dumps([_conversation(f"videos/{name}", "?") for name in clips]))
+    for out in ("set/packed", "set"):
+        for _ in range(2):
+            assert pack.main([str(tmp_path / "set"), "--out", str(tmp_path / out), "--workers", "0"]) == 0
+        assert _asked(tmp_path / out) == {clip: ["?"] for clip in clips.values()}
+
+
 def test_the_same_bytes_whatever_the_workers_the_place_and_the_time(source: Path, clips: dict[str, bytes]) -> None:
     assert pack.main(_arguments(source, "one")) == 0
     moved = source / "moved"

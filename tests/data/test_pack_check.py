@@ -193,6 +193,8 @@ def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:
         (["q.json", "r.json", "--out", "o"], "packing needs one ANNOTATIONS and --out"),
         (["q.json", "--out", "o", "--column", "question"], "'question' is not FIELD=NAME"),
         (["q.json", "--out", "o", "--shard-size", "many"], "'many' is no size such as 500M"),
+        (["--check", "o", "--decode-timeout", "nan"], "'nan' is no number of seconds above 0"),
+        (["--check", "o", "--decode-timeout", "soon"], "'soon' is no number of seconds above 0"),
     ],
 )
 def test_a_misused_command_line_ends_with_2(capsys: Any, arguments: list[str], message: str) -> None:

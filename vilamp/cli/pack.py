@@ -49,7 +49,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--check", action="store_true", help="verify shards: sizes, checksums, annotations, and every video")
     add("--no-decode", action="store_true", help="with --check: read the packets of videos only, which is much faster "
         "and does not find damage within them")  # fmt: skip
-    add("--decode-timeout", type=float, default=3600.0, metavar="SECONDS",
+    add("--decode-timeout", type=_seconds, default=3600.0, metavar="SECONDS",
         help="with --check: how long decoding all of one video may take (3600)")  # fmt: skip
     add("--videos", type=Path, metavar="DIR", help="where relative paths of videos begin (where the annotations are)")
     add("--out", type=Path, metavar="DIR", help="where the shards go")
@@ -87,6 +87,16 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
 def _pack(arguments: argparse.Namespace) -> int:
     from vilamp.data.packing.layouts import read_annotations
     from vilamp.data.packing.pack import Settings, check_skip_rate, pack
@@ -116,7 +126,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _tell(packed: Packed, settings: Settings) -> None:
-    from vilamp.data.packing.pack import MANIFEST, REPORT
+    from vilamp.data.index_file import MANIFEST, REPORT
 
     totals = packed.manifest["totals"]
     again = f" ({packed.resumed} of them from an earlier run)" if packed.resumed else ""

@@ -13,10 +13,10 @@ from typing import Any
 from vilamp.data.bounded_json import parse_json
 from vilamp.data.frame_reader import FrameReader
 from vilamp.data.frames import FrameSettings
-from vilamp.data.index_file import BadIndexError, IndexFile, read_index
+from vilamp.data.index_file import MANIFEST, BadIndexError, IndexFile, read_index
 from vilamp.data.isolation import Budget
 from vilamp.data.packing.indexing import usable
-from vilamp.data.packing.pack import MANIFEST, MANIFEST_FORMAT
+from vilamp.data.packing.pack import MANIFEST_FORMAT
 from vilamp.data.packing.parallel import with_progress
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardSample

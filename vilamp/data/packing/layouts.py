@@ -12,7 +12,7 @@ from typing import Any
 
 from vilamp.data.annotations import parse_spans
 from vilamp.data.bounded_json import parse_json
-from vilamp.data.index_file import LeftOut
+from vilamp.data.index_file import LEFT_BY_PACKING, LeftOut
 from vilamp.data.packing.choices import OPTION_NAMES, RowError, pick_option, read_options, with_options
 from vilamp.data.packing.records import SUFFIXES, Record, read_records
 from vilamp.errors import DataError
@@ -113,7 +113,8 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
         yield from (("", record) for record in read_records(path, path.name))
         return
     # Deeper down there are only videos, hundreds of thousands.
-    files = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix.lower() in SUFFIXES]
+    found = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix.lower() in SUFFIXES]
+    files = [file for file in found if not file.name.endswith(LEFT_BY_PACKING)]
     if not files:
         raise DataError(f"{path}: no annotation file ({', '.join(SUFFIXES)}) in it or in its folders")
     for file in sorted(files):

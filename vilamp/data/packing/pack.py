@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vilamp.data.index_file import IndexFile, LeftOut, index_path, write_atomically
+from vilamp.data.index_file import MANIFEST, REPORT, IndexFile, LeftOut, index_path, write_atomically
 from vilamp.data.locks import locked
 from vilamp.data.packing.layouts import Annotations
 from vilamp.data.packing.parallel import with_progress
@@ -20,7 +20,6 @@ from vilamp.data.shard_sample import checksum
 from vilamp.errors import DataError
 
 MANIFEST_FORMAT = "vilamp-set/1"
-MANIFEST, REPORT = ".manifest.json", ".left-out.jsonl"
 
 
 @dataclass(frozen=True)
