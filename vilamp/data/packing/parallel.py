@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,7 +39,8 @@ def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_user)
     try:
-        numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
+        with _interrupts_deferred():
+            numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
         for future in as_completed(numbers):
             yield numbers[future], future.result()
     except BrokenExecutor as error:
@@ -61,9 +64,25 @@ def with_progress(
             yield number, result
 
 
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Within this, Ctrl-C waits: here until it is over, in a process that is started until it can end quietly."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which multiprocessing starts with the first process, and then waits no more
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_user() -> None:
     """End this process on Ctrl-C without a traceback, and when its parent is killed, which it would not by itself."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent is not None
 
