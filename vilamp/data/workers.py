@@ -70,16 +70,14 @@ def told_lost_workers(settings: str, remains: Callable[[], str]) -> Iterator[Non
 
 
 def _why(found: re.Match[str], settings: str) -> str:
-    name = f"worker process {found['pid']} of the data"
-    if found["signal"] == signal.strsignal(signal.SIGBUS):
+    name, by = f"worker process {found['pid']} of the data", found["signal"] or ""
+    if by.startswith("Bus error"):
         return (
             f"{name} ended with a bus error, most likely because /dev/shm is full: give it more room (docker run "
             f"--shm-size=8g) or lower what is in it ({settings}; data.frames_in_memory=0 puts frames into files)"
         )
-    if found["code"] or (found["signal"] and found["signal"] != signal.strsignal(signal.SIGKILL)):
-        how = (
-            f"was ended by a signal ({found['signal']})" if found["signal"] else f"ended with exit code {found['code']}"
-        )
-        return f"{name} {how}; data.num_workers=0 reads in the run's own process and shows where"
-    how = "was killed (SIGKILL)" if found["signal"] else "has ended"
+    if found["code"] or (by and not by.startswith("Killed")):
+        how = f"by a signal ({by})" if by else f"with exit code {found['code']}"
+        return f"{name} ended {how}; data.num_workers=0 reads in the run's own process and shows where"
+    how = "was killed (SIGKILL)" if by else "has ended"
     return f"{name} {how}, most likely because the memory of the machine ran out; lower {settings}"
