@@ -124,9 +124,11 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _detect(path: Path, columns: Mapping[str, str]) -> str:
-    first = next((r.fields for r in itertools.islice(read_records(path, path.name), 100) if r.fields), None)
+    records = list(itertools.islice(read_records(path, path.name), 100))
+    first = next((record.fields for record in records if record.fields), None)
     if first is None:
-        raise DataError(f"{path}: no row of the first 100 can be read")
+        why = f"; the first: {records[0].problem or 'it has no fields'}" if records else ", it has none"
+        raise DataError(f"{path}: no row of the first 100 can be read{why}")
     look = _Reader(columns, None)
     if look.get(first, "conversations") is not None:
         return CONVERSATIONS
