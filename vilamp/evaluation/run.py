@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -215,20 +215,19 @@ def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) 
     precision = AUTOCAST[parts.module.config["trainer"]["precision"]]
     device = asker.model.scorer.preprocess.mean.device
     splicer = Splicer(asker.model, parts.data.reader)
-    file = AnswerFile(own_file(folder, rank))
     begin = time.perf_counter()
-    for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
-        with torch.autocast(device.type, precision) if precision else nullcontext():
-            # All its questions, also where some have an answer: those asked together give the same bits again.
-            answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
-        now = time.perf_counter()
-        share, begin = (now - begin) / len(answers), now
-        file.append(
-            replace(answer, video=answer.video or one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
-            for answer in answers
-            if answer.key in pending
-        )
-    file.close()
+    with closing(AnswerFile(own_file(folder, rank))) as file:
+        for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
+            with torch.autocast(device.type, precision) if precision else nullcontext():
+                # All its questions, also where some have an answer: those asked together give the same bits again.
+                answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
+            now = time.perf_counter()
+            share, begin = (now - begin) / len(answers), now
+            file.append(
+                replace(answer, video=answer.video or one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
+                for answer in answers
+                if answer.key in pending
+            )
 
 
 def _answer(asker: Asker, one: Group, video: Video | SkipSample | None) -> list[Answer]:
