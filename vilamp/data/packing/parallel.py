@@ -8,12 +8,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vilamp.data.interrupts import CAN_DEFER, interrupts_deferred
 from vilamp.errors import DataError
 
 Job = TypeVar("Job")
@@ -38,15 +38,17 @@ def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         return
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_user)
+    if CAN_DEFER:
+        resource_tracker.ensure_running()  # else the first process does, which lets Ctrl-C through again
     try:
-        with _interrupts_deferred():
+        with interrupts_deferred():
             numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
         for future in as_completed(numbers):
             yield numbers[future], future.result()
     except BrokenExecutor as error:
         raise DataError(
-            "a process was killed, for its memory or because a video crashes FFmpeg. Shards that were finished stay; "
-            "--workers 0 takes the least memory and works on one shard at a time"
+            "a process was killed, for its memory or because a video crashes FFmpeg; --workers 0 takes the least "
+            "memory, and shards that were written stay"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -64,24 +66,11 @@ def with_progress(
             yield number, result
 
 
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Within this, Ctrl-C waits: here until it is over, in a process that is started until it can end quietly."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # which multiprocessing starts with the first process, and then waits no more
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _end_with_user() -> None:
     """End this process on Ctrl-C without a traceback, and when its parent is killed, which it would not by itself."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # what a script has put into the background does not heed it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if CAN_DEFER:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent is not None
