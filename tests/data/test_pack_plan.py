@@ -56,7 +56,7 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
         ("a\n.mp4", "bad_path"),
         ("gpj\u202e.mp4", "bad_path"),
         (".", "bad_path"),
-        ("x" * 300 + ".mp4", "unreadable_file"),
+        ("x" * 300 + ".mp4", "missing_file"),
         ("a.mp4/b.mp4", "missing_file"),
         ("plain", "bad_name"),
         ("e.json", "bad_name"),
@@ -85,6 +85,13 @@ def test_an_accent_may_be_apart_from_its_letter(videos: Path, written: str, aske
     path.write_bytes(b"")
     rows = [_row(unicodedata.normalize(form, name)) for form in (asked, written)]
     assert _plan(videos, *rows) == ([unicodedata.normalize(written, name)], []), "and it is one video"
+
+
+def test_a_spelling_that_is_too_long_for_a_name_does_not_hide_the_other(videos: Path) -> None:
+    name = "\uac01" * 60 + ".mp4"  # 184 bytes, and 544 in the spelling of macOS
+    (videos / name).write_bytes(b"")
+    assert _plan(videos, _row(unicodedata.normalize("NFD", name))) == ([name], [])
+    assert _plan(videos, _row("\uac02" * 60 + ".mp4")) == ([], ["missing_file"])
 
 
 def test_a_folder_behind_a_link_is_known_by_both_of_its_names(videos: Path, tmp_path: Path) -> None:

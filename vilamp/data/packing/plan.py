@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -180,7 +181,9 @@ class _Finder:
                 status = (self.root / place).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return False
-            except OSError as error:  # a name that is too long, a folder that may not be entered
+            except OSError as error:  # a folder that may not be entered
+                if error.errno == errno.ENAMETOOLONG:  # as one spelling may be where the other is a file's
+                    return False
                 raise SkipSample("unreadable_file", f"{name[:100]}: {error.strerror}") from error
             if not stat.S_ISREG(status.st_mode):
                 return False
