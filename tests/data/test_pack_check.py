@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -132,6 +133,14 @@ def test_every_unusable_video_of_a_foreign_shard_is_listed(tmp_path: Path, capsy
     ]  # fmt: skip
 
 
+def test_a_manifest_may_name_what_no_file_can_be_called(packed: Path, capsys: Any) -> None:
+    manifest = json.loads((packed / "train.manifest.json").read_text())
+    manifest["shards"].append({"shard": "x" * 300})
+    (packed / "train.manifest.json").write_text(json.dumps(manifest))
+    code, problems, _ = _check(capsys, packed)
+    assert (code, problems) == (1, [("train.manifest.json", "", "manifest")])
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has these")
 def test_nobody_waits_for_an_index_or_a_manifest_that_is_no_file(packed: Path, capsys: Any) -> None:
     for path in (packed / "train.manifest.json", packed / "train-000001.tar.index.jsonl"):
@@ -168,7 +177,16 @@ def test_damage_in_the_middle_of_a_packed_video_is_found(tmp_path: Path, capsys:
 
 
 @pytest.mark.skipif(not can_isolate(), reason="only Linux decodes in a process of its own")
-def test_a_video_that_hangs_or_kills_its_decoder_costs_the_check_one_sample(tmp_path: Path) -> None:
+def test_a_video_that_hangs_or_kills_its_decoder_costs_the_check_one_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, children = subprocess.Popen, []
+
+    def noted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        children.append(start(*args, **kwargs))
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
     clip = write_video(list(range(2)), Fraction(1, 1))
     shard = write_tar(tmp_path / "x.tar", [
         member for word in (b"crash", b"hang", b"fine")
@@ -179,6 +197,7 @@ def test_a_video_that_hangs_or_kills_its_decoder_costs_the_check_one_sample(tmp_
     assert (verdict.samples, sorted(found)) == (1, ["", "crash", "hang"])
     assert found["crash"][0] == "decode_crash"
     assert found["hang"] == ("decode_timeout", "decoding took longer than --decode-timeout=5.0 seconds, and was ended")
+    assert len(children) == 3 and all(child.returncode is not None for child in children)
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:
@@ -193,6 +212,8 @@ def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:
         (["q.json", "r.json", "--out", "o"], "packing needs one ANNOTATIONS and --out"),
         (["q.json", "--out", "o", "--column", "question"], "'question' is not FIELD=NAME"),
         (["q.json", "--out", "o", "--shard-size", "many"], "'many' is no size such as 500M"),
+        (["q.json", "--out", "o", "--no-decode"], "--no-decode and --decode-timeout go with --check"),
+        (["q.json", "--out", "o", "--decode-timeout", "5"], "--no-decode and --decode-timeout go with --check"),
         (["--check", "o", "--decode-timeout", "nan"], "'nan' is no number of seconds above 0"),
         (["--check", "o", "--decode-timeout", "soon"], "'soon' is no number of seconds above 0"),
     ],

@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.check:
         run = _check
+    elif arguments.no_decode or arguments.decode_timeout != parser.get_default("decode_timeout"):
+        parser.error("--no-decode and --decode-timeout go with --check; packing decodes nothing")
     elif arguments.out is None or len(arguments.paths) != 1:
         parser.error("packing needs one ANNOTATIONS and --out DIR; verifying needs --check")
     else:
