@@ -16,6 +16,7 @@ from vilamp.data.frames import FrameSettings
 from vilamp.data.isolation import Budget
 from vilamp.data.spool import Spool
 from vilamp.decoders.auto import AutoDecoder
+from vilamp.file_kinds import kind_of
 from vilamp.probe import DecodeError, probe_video
 from vilamp.samples import SkipSample
 from vilamp.testing.barcodes import barcode, read_barcodes
@@ -87,6 +88,10 @@ def test_the_cover_of_a_song_is_no_video() -> None:
             container.mux(packets)
     with pytest.raises(DecodeError, match="the file has a cover picture and no video"):
         probe_video(file.getvalue())
+
+
+def test_a_damaged_container_is_no_bare_stream() -> None:
+    assert kind_of(b"\0\0\x01\xba" + bytes(100)) == ""
 
 
 def test_noise_is_not_given_a_name() -> None:

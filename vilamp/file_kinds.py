@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs", "a pointer of Git LFS to the video; `git lfs pull` fetches it"),
     (rb"\s*#EXTM3U|ffconcat", f"a playlist, and what it names is never opened; {_AS_MP4} makes one video of it"),
     (rb"\d+\s+\d\d:\d\d:\d\d[,.]\d|WEBVTT", "a file of subtitles"),
-    (rb"\0{0,2}\0\0\x01|\x12\0\x0a", _BARE),  # MPEG and H.26x, AV1
+    (rb"\0{0,2}\0\0\x01(?!\xba)|\x12\0\x0a", _BARE),  # MPEG and H.26x, AV1; BA begins a container
     (rb"DKIF|YUV4MPEG2", f"a video stream without a container; {_AS_MP4} puts it into one"),
     (rb"\xff\xd8\xff|\x89PNG|BM....\0\0\0\0|II\*\0|MM\0\*|RIFF....WEBP", _PICTURE),
     (rb"\x1f\x8b|PK\x03\x04|Rar!|7z\xbc\xaf|\x28\xb5\x2f\xfd|BZh", "a compressed file or an archive; unpack it first"),
