@@ -89,9 +89,17 @@ def test_what_has_no_index_is_neither_copied_nor_run(
     monkeypatch.chdir(tmp_path)
     code, found = _check(capsys, shard)
     assert (code, [problem["reason"] for problem in found["problems"]]) == (1, ["unreachable"])
+    assert "there is no index beside it" in found["problems"][0]["detail"]
     assert cli.main(["inspect", shard]) == 1
     assert capsys.readouterr().err.startswith("error: SHARD: ")
     assert not (tmp_path / "ran").exists()
+
+
+def test_why_an_index_cannot_be_used_is_told(served: bytes, capsys: Any) -> None:
+    fsspec.filesystem("memory").pipe("/check/x.tar.index.jsonl", b"damaged")
+    code, found = _check(capsys)
+    assert (code, [problem["reason"] for problem in found["problems"]]) == (1, ["unreachable"])
+    assert "no copy of it is made here: its index cannot be used: " in found["problems"][0]["detail"]
 
 
 def test_no_password_is_shown(served: bytes, capsys: Any) -> None:
