@@ -133,6 +133,12 @@ def test_every_unusable_video_of_a_foreign_shard_is_listed(tmp_path: Path, capsy
     ]  # fmt: skip
 
 
+def test_a_manifest_stands_for_its_set(packed: Path, capsys: Any) -> None:
+    (packed / "other.tar").write_bytes(b"")
+    code, problems, found = _check(capsys, packed / "train.manifest.json")
+    assert (code, problems, found["shards"], found["samples"]) == (0, [], len(list(packed.glob("train-*.tar"))), 3)
+
+
 def test_a_manifest_may_name_what_no_file_can_be_called(packed: Path, capsys: Any) -> None:
     manifest = json.loads((packed / "train.manifest.json").read_text())
     manifest["shards"].append({"shard": "x" * 300})

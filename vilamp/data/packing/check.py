@@ -79,6 +79,7 @@ def shards_and_manifests(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
             manifests += sorted(Path(path).glob(f"*{MANIFEST}"))
         elif path.endswith(MANIFEST):
             manifests.append(Path(path))
+            shards += sorted(map(str, _shards_beside(Path(path))))
         else:
             shards += expand_patterns(path, "--check", remote=True, allow_pipe=True)
     if not shards and not manifests:
@@ -206,9 +207,14 @@ def check_manifest(path: Path) -> list[Skip]:
                 continue  # told with the shard
             if index is None or index.digest != entry.get("index"):
                 problems.append(wrong(f"the index of {name} is not the one of this set"))
-    prefix = path.name.removesuffix(MANIFEST)
-    extra = {p.name for p in path.parent.glob("*.tar") if p.name[:-11] == prefix} - named.keys()
+    extra = {shard.name for shard in _shards_beside(path)} - named.keys()
     return problems + [wrong(f"{name} is there and no part of the set") for name in sorted(extra)]
+
+
+def _shards_beside(manifest: Path) -> Iterator[Path]:
+    """Those that have the names of its set."""
+    prefix = manifest.name.removesuffix(MANIFEST)
+    return (shard for shard in manifest.parent.glob("*.tar") if shard.name[: -len("-000000.tar")] == prefix)
 
 
 def _read(path: Path) -> dict[str, Any]:
