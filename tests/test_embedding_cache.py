@@ -129,6 +129,43 @@ def test_what_cannot_be_written_is_said_once_and_counted(
     assert cache.find(KEY).outcome == "hits", "what is there is still read"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has these")
+@pytest.mark.parametrize("kind", ["fifo", "endless", "loop", "huge"])
+def test_what_is_no_entry_is_neither_waited_for_nor_read_to_its_end(
+    cache: EmbeddingCache, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, why = cache.path(KEY), "no plain file"
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+        why = "symbolic links"
+    else:
+        monkeypatch.setattr("vilamp.embedding_cache.MAX_BYTES", 100)
+        path.write_bytes(bytes(101))
+        why = "it has more than 100 bytes"
+    found = cache.find(KEY)
+    assert (found.outcome, why in found.problem) == ("rebuilt", True), found.problem
+    monkeypatch.undo()
+    cache.store(KEY, *entry())
+    assert (cache.find(KEY).outcome, cache.unstored) == ("hits", 0)
+
+
+def test_a_folder_in_the_place_of_an_entry_costs_this_one_only(
+    cache: EmbeddingCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.path(KEY).unlink()
+    cache.path(KEY).mkdir()
+    cache.store(KEY, *entry())
+    cache.store("cd" * 16, *entry())
+    assert (cache.unstored, cache.find("cd" * 16).outcome) == (1, "hits")
+    assert str(cache.path(KEY)) in caplog.messages[0]
+    assert not list(cache.folder.rglob("*.partial"))
+
+
 @needs_permissions
 def test_a_folder_that_may_only_be_read_is_read(cache: EmbeddingCache) -> None:
     folders = [cache.folder, *(path for path in cache.folder.rglob("*") if path.is_dir())]

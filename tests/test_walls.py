@@ -19,7 +19,7 @@ MODULES = {
 
 STOREYS = [
     {"credentials", "errors", "locations", "disk"},
-    {"probe", "video", "benchmark"},
+    {"file_kinds", "probe", "video", "benchmark"},
     {"embedding_cache", "frame_file"},
     {"interfaces", "samples", "plugins"},
     {"config", "testing", "report"},
@@ -46,6 +46,7 @@ FORBIDDEN = {
     "testing": {"hydra", "omegaconf", "lightning", "transformers"},
     "models": {"hydra", "omegaconf", "lightning"},
     "data": {"hydra", "omegaconf"},
+    "file_kinds": {"torch", "hydra", "omegaconf", "lightning"},
     "probe": {"torch", "hydra", "omegaconf", "lightning"},
     "video": {"torch", "hydra", "omegaconf", "lightning"},
     "benchmark": {"torch", "hydra", "omegaconf", "lightning"},

@@ -10,6 +10,7 @@ A subclass of :class:`Benchmark` writes ``items``, ``ask`` and ``judge``; one wh
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,11 @@ class VideoFile:
     offset: int = 0
     size: int | None = None
     digest: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is such a file."""
+        return os.path.isfile(self.path)  # noqa: PTH113  (pathlib raises where a name is too long for any)
 
 
 @dataclass(frozen=True)

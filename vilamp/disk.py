@@ -6,10 +6,13 @@ The standard library only: the command line makes a run's folder before it needs
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from vilamp.errors import OutputError
 
@@ -18,6 +21,20 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
 
 RUN_FOLDER = "paths.output_root (or hydra.run.dir)"
 """The settings that say where a run writes."""
+
+
+def open_plain(path: Path | str) -> BinaryIO:
+    """A file, open to be read; unlike ``open`` it neither waits for ever (a fifo) nor gives what has no end (a device).
+
+    Raises:
+        OSError: it cannot be read, or it is no plain file, nor a link to one.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "It is no plain file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def partial_of(path: Path) -> Path:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from vilamp.disk import open_plain
 from vilamp.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 SETTING = "data.embedding_cache"
 FORMAT = "vilamp-embeddings/1"
 """Another number makes all that was kept before stale."""
+MAX_BYTES = 1 << 30
+"""Of an entry, which makes five days at one frame a second and 512 numbers a frame; a larger one is not read."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class EmbeddingCache:
         self.folder = Path(folder)
         self.scorer = scorer
         self.unstored = 0
+        self._full = False
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{SETTING}={folder} is a file; set it to a folder, or to null to keep nothing")
 
@@ -89,7 +93,10 @@ class EmbeddingCache:
         path = self.path(key)
         try:
             # Not mapped into memory: on a network's disk a file that another machine replaces takes its pages along.
-            content = path.read_bytes()
+            with open_plain(path) as file:
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES} bytes")
             return Lookup(key, *self._checked(load(content), _metadata(content), key))
         except FileNotFoundError:
             return Lookup(key)
@@ -117,14 +124,14 @@ class EmbeddingCache:
         """Keep the embeddings of a video, in place of what may be there.
 
         A disk that takes no more, or a folder that cannot be written, costs no run: that is said once, nothing more is
-        written, and what was not kept is counted.
+        written, and what was not kept is counted.  A folder in the place of an entry costs this entry only.
 
         Args:
             key: as in :attr:`Lookup.key`.
             embeddings: float32[N, Ds], on any device.
             timestamps: float64[N].
         """
-        if self.unstored:
+        if self._full:
             self.unstored += 1
             return
         tensors = {"embeddings": embeddings.detach().cpu().contiguous(), "timestamps": timestamps.contiguous()}
@@ -138,8 +145,12 @@ class EmbeddingCache:
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
+        except IsADirectoryError as error:
+            self.unstored += 1
+            log.warning("%s: an entry cannot be kept, cache/unstored counts it: %s", SETTING, error)
         except OSError as error:
-            self.unstored = 1
+            self.unstored += 1
+            self._full = True
             log.warning(
                 "%s: no more embeddings are kept in this run, cache/unstored counts them: %s", SETTING, error
             )  # fmt: skip

@@ -41,6 +41,10 @@ class LostRankError(VilampError):
     """Another process of the run has ended, so that this one cannot go on."""
 
 
+class LostWorkerError(VilampError):
+    """A process that reads the data has ended, so that the run cannot go on."""
+
+
 class Preempted(SystemExit):
     """SIGTERM ended a run that is to go on; the message says what there is of it.  A program ends with :attr:`CODE`."""
 

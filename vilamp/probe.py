@@ -13,7 +13,9 @@ from typing import Any, BinaryIO, Literal, cast
 import av
 import numpy as np
 
-FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg"
+from vilamp.file_kinds import HEAD, kind_of
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif"
 """Containers that are opened; others of FFmpeg's are playlists and scripts that would make it open further files."""
 
 BEGIN_ANYWHERE = ("mpegts", "mpeg", "asf", "flv")
@@ -183,11 +185,28 @@ def translated(*errors: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def open_container(source: Source) -> Iterator[Any]:
-    """Open a video file with PyAV; yields its ``InputContainer``."""
+    """Open a video file with PyAV; yields its ``InputContainer``.
+
+    Raises:
+        DecodeError: it is no video file, and what it is instead.
+    """
     options = {"format_whitelist": FORMATS}
-    # A title that is no UTF-8 is no reason to refuse a video.
-    with open_source(source) as file, av.open(file, options=options, metadata_errors="replace") as container:
-        yield container
+    with open_source(source) as file:
+        try:
+            # A title that is no UTF-8 is no reason to refuse a video.
+            container = av.open(file, options=options, metadata_errors="replace")
+        except (av.error.ArgumentError, av.error.InvalidDataError) as error:
+            file.seek(0)
+            kind = kind_of(file.read(HEAD))
+            raise DecodeError("unreadable", f"this is {kind}" if kind else _no_kind(error)) from error
+        with container:
+            yield container
+
+
+def _no_kind(error: av.FFmpegError) -> str:
+    # "Invalid argument" is also what FFmpeg says of a format that is none of FORMATS.
+    told = "; the file is damaged, or of a kind that is not read" if isinstance(error, av.error.ArgumentError) else ""
+    return f"{error.strerror}{told}"
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:
@@ -209,6 +228,8 @@ def probe_video(source: Source) -> Probe:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None or not stream.time_base:
             raise DecodeError("unreadable", "the file has no video stream that can be decoded")
+        if stream.disposition & av.stream.Disposition.attached_pic:
+            raise DecodeError("unreadable", "the file has a cover picture and no video")
         context = stream.codec_context
         width, height, codec = context.width, context.height, context.codec.canonical_name
         if width * height > MAX_PIXELS:
@@ -217,6 +238,8 @@ def probe_video(source: Source) -> Probe:
         packets, damage = _read_packets(container, stream, codec, size)
         seconds_per_tick = float(stream.time_base)
         name, declared = container.format.name, stream.frames
+    if name == "gif" and not damage and not _is_whole_gif(source):
+        damage = f"the file is cut off behind frame {len(packets.times)}"
     pts, end = _shown(packets, name.startswith(BEGIN_ANYWHERE))
     return Probe(
         pts=pts,
@@ -253,6 +276,13 @@ def _read_packets(container: Any, stream: Any, codec: str, size: int) -> tuple[_
     if container.format.name.startswith("mov") and any(e.pos + e.size > size for e in stream.index_entries):
         raise DecodeError("truncated", damage or f"the file is cut off behind frame {len(packets.times)}")
     return packets, damage
+
+
+def _is_whole_gif(source: Source) -> bool:
+    """Whether it has its last byte, without which FFmpeg shows what there is of the last picture."""
+    with open_source(source) as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), 64), os.SEEK_END)
+        return file.read().rstrip(b"\0\r\n").endswith(b";")
 
 
 def _is_clean(packet: Any, codec: str, extradata: bytes | None) -> bool:

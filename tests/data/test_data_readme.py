@@ -14,7 +14,8 @@ import pytest
 from vilamp import cli
 from vilamp.data import annotations, shard_sample
 from vilamp.data.annotations import parse_annotation
-from vilamp.data.decode import REASONS, VideoReader
+from vilamp.data.decode import VideoReader
+from vilamp.data.frame_reader import REASONS
 from vilamp.data.frames import FrameSettings
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shards import index_shards

@@ -8,9 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from tars import annotation, write_tar
 
 from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
+from vilamp.data.packing.check import Decoding, check_shards
 from vilamp.data.sampling import ROUNDING
 from vilamp.decoders.auto import AutoDecoder
 from vilamp.decoders.decord import DecordDecoder
@@ -59,6 +61,37 @@ def _read_all(whole: list[bytes], seeds: range, last: Path) -> Counter[str]:
 def test_damaged_videos(whole: list[bytes], tmp_path: Path) -> None:
     outcomes = _read_all(whole, range(250), tmp_path / "last")
     assert outcomes["skipped"] > 50 and outcomes["read"] > 50
+
+
+def _found_and_skipped(whole: list[bytes], seeds: range, folder: Path) -> tuple[set[str], set[str]]:
+    """Which damaged videos the check of a shard lists, and which a run would skip by one sampling or another."""
+    sources = {}
+    for seed in seeds:
+        rng = random.Random(seed)
+        sources[str(seed)] = damaged(rng.choice(whole), rng)
+    members = [(f"{key}.{name}", content) for key, source in sources.items()
+               for name, content in (("json", annotation()), ("mp4", source))]  # fmt: skip
+    verdict = check_shards([str(write_tar(folder / "x.tar", members))], Decoding(PyAVDecoder, 600.0))
+    samplings = [FrameSettings(5.0, 64, 32), FrameSettings(30.0, 64, 32), FrameSettings(5.0, 64, 32, "iframes")]
+    skipped = set()
+    for reader in (VideoReader(AutoDecoder(), settings) for settings in samplings):
+        for key, source in sources.items():
+            try:
+                reader.read(source, key)
+            except SkipSample:
+                skipped.add(key)
+    return {problem.key for problem in verdict.problems} - {""}, skipped
+
+
+def test_the_check_finds_every_video_that_a_run_would_skip(whole: list[bytes], tmp_path: Path) -> None:
+    found, skipped = _found_and_skipped(whole, range(120), tmp_path)
+    assert skipped - found == set() and 40 < len(skipped) <= len(found) < 100
+
+
+@pytest.mark.soak
+def test_the_check_finds_every_one_of_many(whole: list[bytes], tmp_path: Path) -> None:
+    found, skipped = _found_and_skipped(whole, range(120, 5000), tmp_path)
+    assert skipped - found == set() and len(skipped) > 1000
 
 
 @pytest.mark.soak

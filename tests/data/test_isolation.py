@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ NUMBERS = list(range(0, 98, 5))
 
 
 def _child(reader: VideoReader) -> int:
-    process = reader._decode.__self__._child  # type: ignore[attr-defined]
+    process = reader._frames._decode.__self__._child  # type: ignore[attr-defined]
     assert process is not None
     return int(process.pid)
 
@@ -70,6 +71,19 @@ def test_a_process_of_its_own_gives_the_same_frames() -> None:
         assert torch.equal(there.timestamps, expected.timestamps)
         assert (there.decoder, there.gaps, there.key) == (expected.decoder, expected.gaps, expected.key)
     assert _child(isolated) != os.getpid()
+
+
+def test_ctrl_c_while_the_process_starts_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        child = start(*args, **kwargs)
+        child.send_signal(signal.SIGINT)  # as a terminal does to all, here before it imports anything
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    video = VideoReader(AutoDecoder(), SETTINGS, TIGHT).read(CLIP, "clip")
+    assert read_barcodes(video.frames[:].numpy()) == NUMBERS
 
 
 def test_frames_outlive_the_next_video_and_may_be_written_to(unruly: VideoReader) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -20,10 +25,11 @@ from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.index_file import read_index
 from vilamp.data.order import Place
+from vilamp.data.packing import write
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shards import index_shards, walk_shard
 from vilamp.decoders.pyav import PyAVDecoder
-from vilamp.probe import probe_video
+from vilamp.probe import FileRange, probe_video
 from vilamp.testing.barcodes import write_video
 
 SECONDS = {"a.mp4": 2, "sub/b.mp4": 3, "sub/c.mp4": 5, "d.mp4": 4}
@@ -110,6 +116,15 @@ def test_a_folder_of_json_files_beside_videos(tmp_path: Path, clips: dict[str, b
             (tmp_path / "set" / folder / f"{kind}.json").write_text(json.dumps(rows))
     assert pack.main([str(tmp_path / "set"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
     assert _asked(tmp_path / "out") == {clip: [f"mc {name}?", f"oe {name}?"] for name, clip in clips.items()}
+
+
+def test_a_set_packed_into_the_folder_of_its_source_is_no_source(tmp_path: Path, clips: dict[str, bytes]) -> None:
+    _fill(tmp_path / "set/videos", clips)
+    (tmp_path / "set/q.json").write_text(json.dumps([_conversation(f"videos/{name}", "?") for name in clips]))
+    for out in ("set/packed", "set"):
+        for _ in range(2):
+            assert pack.main([str(tmp_path / "set"), "--out", str(tmp_path / out), "--workers", "0"]) == 0
+        assert _asked(tmp_path / out) == {clip: ["?"] for clip in clips.values()}
 
 
 def test_the_same_bytes_whatever_the_workers_the_place_and_the_time(source: Path, clips: dict[str, bytes]) -> None:
@@ -237,6 +252,59 @@ def test_a_video_that_changes_while_it_is_packed_is_an_error(source: Path, monke
     monkeypatch.setattr(packing, "plan_shards", grow)
     assert pack.main(_arguments(source, "out")) == 1
     assert not (source / "out/train-000000.tar").exists()
+
+
+def test_of_a_large_video_only_a_piece_is_in_memory(source: Path) -> None:
+    size = 64 << 20
+    with (source / "videos/a.mp4").open("ab") as file:  # a last box, which players pass over
+        file.write(size.to_bytes(4, "big") + b"free")
+        file.truncate(file.tell() - 8 + size)
+    tracemalloc.start()
+    try:
+        assert pack.main(_arguments(source, "out")) == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size / 4
+    assert pack.main(["--check", str(source / "out"), "--no-decode", "--workers", "0"]) == 0
+
+
+def test_a_video_that_fails_while_it_is_copied_leaves_nothing_of_itself(
+    source: Path, clips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unchanged = write._unchanged
+
+    class _Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error", "b.mp4")
+
+    @contextmanager
+    def failing(video: Path, planned: int) -> Iterator[BinaryIO]:
+        with unchanged(video, planned) as file:
+            yield _Failing() if video.name == "b.mp4" else file
+
+    monkeypatch.setattr(write, "_unchanged", failing)
+    assert pack.main([*_arguments(source, "out"), "--max-skip-rate", "0.5"]) == 0
+    assert set(_asked(source / "out")) == {clip for name, clip in clips.items() if name != "sub/b.mp4"}
+    report = [json.loads(line) for line in (source / "out/train.left-out.jsonl").read_text().splitlines()]
+    assert [(entry["video"], entry["reason"]) for entry in report] == [("sub/b.mp4", "unreadable_file")] * 2
+    assert all(_is_whole(shard) for shard in (source / "out").glob("*.tar"))
+
+
+@pytest.mark.parametrize("change", [-100, 100])
+def test_a_video_whose_size_changes_while_it_is_copied_is_an_error(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, change: int
+) -> None:
+    read = write.video_seconds
+
+    def changing(video: FileRange) -> float:
+        seconds = read(video)
+        os.truncate(video.path, video.size + change)
+        return seconds
+
+    monkeypatch.setattr(write, "video_seconds", changing)
+    assert pack.main(_arguments(source, "out")) == 1
+    assert "a.mp4 had" in (said := capsys.readouterr().err) and "it changed while it was packed" in said
 
 
 def test_nothing_of_a_foreign_index_is_trusted_to_be_ours(source: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +15,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from tars import annotation, write_tar
+from unruly import UnrulyDecoder, told
 
 from vilamp import cli
 from vilamp.cli import inspect, pack
+from vilamp.data.isolation import can_isolate
+from vilamp.data.packing.check import Decoding, check_shards
 from vilamp.data.packing.thumbnails import half_blocks
 from vilamp.testing.barcodes import read_barcodes, write_video
 
@@ -34,7 +39,7 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _check(capsys: Any, *paths: Path, workers: int = 0) -> tuple[int, list[tuple[str, str, str]], dict[str, Any]]:
+def _check(capsys: Any, *paths: Path | str, workers: int = 0) -> tuple[int, list[tuple[str, str, str]], dict[str, Any]]:
     capsys.readouterr()
     code = pack.main(["--check", *map(str, paths), "--json", "--workers", str(workers)])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -128,6 +133,79 @@ def test_every_unusable_video_of_a_foreign_shard_is_listed(tmp_path: Path, capsy
     ]  # fmt: skip
 
 
+def test_a_manifest_stands_for_its_set(packed: Path, capsys: Any) -> None:
+    (packed / "other.tar").write_bytes(b"")
+    code, problems, found = _check(capsys, packed / "train.manifest.json")
+    assert (code, problems, found["shards"], found["samples"]) == (0, [], len(list(packed.glob("train-*.tar"))), 3)
+
+
+def test_a_manifest_may_name_what_no_file_can_be_called(packed: Path, capsys: Any) -> None:
+    manifest = json.loads((packed / "train.manifest.json").read_text())
+    manifest["shards"].append({"shard": "x" * 300})
+    (packed / "train.manifest.json").write_text(json.dumps(manifest))
+    code, problems, _ = _check(capsys, packed)
+    assert (code, problems) == (1, [("train.manifest.json", "", "manifest")])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX has these")
+def test_nobody_waits_for_an_index_or_a_manifest_that_is_no_file(packed: Path, capsys: Any) -> None:
+    for path in (packed / "train.manifest.json", packed / "train-000001.tar.index.jsonl"):
+        path.unlink()
+        os.mkfifo(path)
+    code, problems, found = _check(capsys, packed)
+    assert (code, found["samples"]) == (1, 3)
+    assert problems == [("train.manifest.json", "", "manifest"), ("train-000001.tar", "", "bad_index")]
+    assert all("no plain file" in problem["detail"] for problem in found["problems"])
+
+
+def _holed(clip: bytes) -> bytes:
+    """With a hole in its pictures, of which the container says nothing."""
+    begin = clip.index(b"mdat")
+    length = int.from_bytes(clip[begin - 4 : begin], "big")
+    first, last = begin + length // 2, begin + 3 * length // 4
+    return clip[:first] + bytes(last - first) + clip[last:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damage_in_the_middle_of_a_packed_video_is_found(tmp_path: Path, capsys: Any, workers: int) -> None:
+    clip = write_video(list(range(60)), Fraction(1, 30), options={"g": "15"})
+    (tmp_path / "videos").mkdir()
+    names = [f"{number}.mp4" for number in range(4)]
+    for name in names:
+        (tmp_path / "videos" / name).write_bytes(_holed(clip) if name == "2.mp4" else clip)
+    (tmp_path / "q.json").write_text(json.dumps([{"video": name, "question": "?", "answer": "a"} for name in names]))
+    folders = ["--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "out")]
+    assert pack.main([str(tmp_path / "q.json"), *folders, "--workers", "0"]) == 0
+    code, problems, found = _check(capsys, tmp_path / "out", workers=workers)
+    assert (code, problems, found["samples"]) == (1, [("train-000000.tar", "2", "decode")], 3)
+    assert "cannot be decoded" in found["problems"][0]["detail"]
+    assert _check(capsys, tmp_path / "out", "--no-decode", workers=workers)[0] == 0
+
+
+@pytest.mark.skipif(not can_isolate(), reason="only Linux decodes in a process of its own")
+def test_a_video_that_hangs_or_kills_its_decoder_costs_the_check_one_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, children = subprocess.Popen, []
+
+    def noted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        children.append(start(*args, **kwargs))
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    clip = write_video(list(range(2)), Fraction(1, 1))
+    shard = write_tar(tmp_path / "x.tar", [
+        member for word in (b"crash", b"hang", b"fine")
+        for member in ((f"{word.decode()}.json", annotation()), (f"{word.decode()}.mp4", told(clip, word)))
+    ])  # fmt: skip
+    verdict = check_shards([str(shard)], Decoding(UnrulyDecoder, 5.0))
+    found = {problem.key: (problem.reason, problem.detail) for problem in verdict.problems}
+    assert (verdict.samples, sorted(found)) == (1, ["", "crash", "hang"])
+    assert found["crash"][0] == "decode_crash"
+    assert found["hang"] == ("decode_timeout", "decoding took longer than --decode-timeout=5.0 seconds, and was ended")
+    assert len(children) == 3 and all(child.returncode is not None for child in children)
+
+
 def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["pack", "--check", str(tmp_path)]) == 1
     assert "there is no shard" in capsys.readouterr().err
@@ -140,6 +218,10 @@ def test_nothing_to_check_is_an_error(tmp_path: Path, capsys: Any) -> None:
         (["q.json", "r.json", "--out", "o"], "packing needs one ANNOTATIONS and --out"),
         (["q.json", "--out", "o", "--column", "question"], "'question' is not FIELD=NAME"),
         (["q.json", "--out", "o", "--shard-size", "many"], "'many' is no size such as 500M"),
+        (["q.json", "--out", "o", "--no-decode"], "--no-decode and --decode-timeout go with --check"),
+        (["q.json", "--out", "o", "--decode-timeout", "5"], "--no-decode and --decode-timeout go with --check"),
+        (["--check", "o", "--decode-timeout", "nan"], "'nan' is no number of seconds above 0"),
+        (["--check", "o", "--decode-timeout", "soon"], "'soon' is no number of seconds above 0"),
     ],
 )
 def test_a_misused_command_line_ends_with_2(capsys: Any, arguments: list[str], message: str) -> None:

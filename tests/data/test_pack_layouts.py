@@ -87,6 +87,30 @@ def test_a_broken_line_costs_itself_only(tmp_path: Path) -> None:
     assert _lost(found) == [("q.jsonl:2", "bad_row"), ("q.jsonl:3", "bad_row")]
 
 
+@pytest.mark.parametrize("deep", ["[" * 100_000, "[" * 600 + "]" * 600, '{"a":' * 600 + "1" + "}" * 600])
+def test_a_line_that_is_too_deep_costs_itself_only(tmp_path: Path, deep: str) -> None:
+    good = json.dumps(CHOICE)
+    (tmp_path / "q.jsonl").write_text("\n".join([good, deep, f'{{"video": "a", "id": {deep}}}', good]))
+    found = read_annotations(tmp_path / "q.jsonl")
+    assert len(found.rows) == 2
+    assert [(entry.row, entry.reason) for entry in found.left_out] == [
+        ("q.jsonl:2", "bad_row"),
+        ("q.jsonl:3", "bad_row"),
+    ]
+    assert "more than 32 deep" in found.left_out[1].detail
+
+
+@pytest.mark.parametrize("name", ["options", "evidence", "id"])
+def test_a_value_that_is_too_deep_costs_its_row_only(tmp_path: Path, name: str) -> None:
+    value: Any = [1]
+    for _ in range(600):
+        value = [value]
+    assert _lost(_read(tmp_path, CHOICE, CHOICE | {name: value})) == [("q.json:2", "bad_row")]
+    text = "[" * 600 + "]" * 600
+    lost = [] if name == "id" else [("q.json:2", f"bad_{name}")]
+    assert _lost(_read(tmp_path, CHOICE, CHOICE | {name: text})) == lost
+
+
 @pytest.mark.parametrize("answer", ["B", "b", "(B)", "B.", 1, "1", "green", "B. green", " green "])
 def test_an_answer_is_a_letter_an_index_or_a_text(tmp_path: Path, answer: Any) -> None:
     found = _read(tmp_path, CHOICE | {"answer": answer, "type": "colour"})
@@ -182,6 +206,32 @@ def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
     assert _lost(found) == [("q.csv:2", "bad_row")]
 
 
+def test_a_table_in_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_bytes("video,question,answer\na.mp4,Größe?,ja\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"q\.csv cannot be read: UnicodeDecodeError: .*; save it as UTF-8$"):
+        read_annotations(tmp_path / "q.csv")
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.tsv"])
+def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path, name: str) -> None:
+    text = "video,question,answer,,answer,\na.mp4,what?,red,,blue,\n"
+    (tmp_path / name).write_text(text if name == "q.csv" else text.replace(",", "\t"))
+    with pytest.raises(DataError, match=r"there is more than one column 'answer'; rename or remove all but one"):
+        read_annotations(tmp_path / name)
+    (tmp_path / "unnamed.csv").write_text(text.replace("red,,blue", "red,,").replace(",,answer,", ",,,"))
+    assert len(read_annotations(tmp_path / "unnamed.csv").rows) == 1
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+def test_a_name_that_is_twice_in_a_row_costs_the_row(tmp_path: Path, name: str) -> None:
+    twice = json.dumps(CHOICE)[:-1] + ', "answer": "C"}'
+    rows = [json.dumps(CHOICE), twice, json.dumps(CHOICE)]
+    (tmp_path / name).write_text("\n".join(rows) if name == "q.jsonl" else f"[{','.join(rows)}]")
+    found = read_annotations(tmp_path / name)
+    assert (len(found.rows), _lost(found)) == (2, [(f"{name}:2", "bad_row")])
+    assert found.left_out[0].detail == "'answer' is there more than once"
+
+
 @pytest.mark.parametrize("last", ['b.mp4,which?,"red"', "b.mp4,which?,red"])
 def test_a_quotation_mark_that_is_not_closed_takes_no_rows_into_its_cell(tmp_path: Path, last: str) -> None:
     rows = ['a.mp4,how long?,"5 inch', *(f"a.mp4,is it {i}?,yes" for i in range(300)), last]
@@ -226,7 +276,15 @@ def test_the_folders_of_a_set_are_read_in_a_fixed_order(tmp_path: Path) -> None:
         ("q.json", "{", {}, "cannot be read: JSONDecodeError"),
         ("q.json", "[" * 100_000, {}, "cannot be read: RecursionError"),
         ("q.json", "{}", {}, "a list of rows should be its outermost value, got dict"),
-        ("q.json", "[]", {}, "no row of the first 100"),
+        ("q.json", "[]", {}, "no row of the first 100 can be read, it has none"),
+        ("q.csv", "", {}, "no row of the first 100 can be read, it has none"),
+        (
+            "q.csv",
+            "\nvideo,question,answer\na.mp4,?,a",
+            {},
+            "the first: the row has not as many cells",
+        ),
+        ("q.json", "[{}]", {}, "no row of the first 100 can be read; the first: it has no fields"),
         ("q.txt", "", {}, "one of .json, .jsonl, .csv, .tsv, .parquet"),
         ("q.json", '[{"a": 1}]', {}, "neither conversations nor questions"),
         ("q.json", "[]", {"form": "qa"}, "there are no rows"),
@@ -248,6 +306,10 @@ def test_parquet(tmp_path: Path) -> None:
 
     parquet.write_table(Table.from_pylist([CHOICE]), tmp_path / "q.parquet")
     assert read_annotations(tmp_path / "q.parquet").rows[0].questions[0]["question"] == ASKED
+    twice = Table.from_arrays([["a.mp4"], ["a"], ["b"]], names=["video", "answer", "answer"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="more than one column 'answer'"):
+        read_annotations(tmp_path / "twice.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
         read_annotations(tmp_path / "bad.parquet")

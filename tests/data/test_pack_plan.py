@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vilamp.data import annotations
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
 from vilamp.data.packing.layouts import Row
 from vilamp.data.packing.plan import PlannedSample, plan_samples, plan_shards
+from vilamp.data.tar_listing import is_safe_name
 
 ASKED = {"question": "what?", "answer": "a cup"}
 
@@ -52,13 +54,44 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
         ("x.y/../../outside.mp4", "bad_path"),
         ("/etc/passwd", "bad_path"),
         ("a\n.mp4", "bad_path"),
+        ("gpj\u202e.mp4", "bad_path"),
         (".", "bad_path"),
+        ("x" * 300 + ".mp4", "missing_file"),
+        ("a.mp4/b.mp4", "missing_file"),
         ("plain", "bad_name"),
         ("e.json", "bad_name"),
     ],
 )
 def test_what_is_no_video_of_the_folder_is_left_out(videos: Path, name: str, reason: str) -> None:
     assert _plan(videos, _row(name)) == ([], [reason])
+
+
+@pytest.mark.parametrize(
+    "name", ["Recording at 9.00.00\u202fAM.mov", "\u3000a\u00a0b.mp4", "\U0001f468\u200d\U0001f467.mp4"]
+)
+def test_a_name_may_hold_any_space_and_any_emoji(videos: Path, name: str) -> None:
+    (videos / name).write_bytes(b"")
+    samples, left_out = plan_samples([_row(name)], videos)
+    assert ([sample.video for sample in samples], left_out) == ([name], [])
+    assert is_safe_name(samples[0].key)
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_an_accent_may_be_apart_from_its_letter(videos: Path, written: str, asked: str) -> None:
+    name = "Caf\xe9/fa\xe7ade.mp4"
+    path = videos / unicodedata.normalize(written, name)
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    rows = [_row(unicodedata.normalize(form, name)) for form in (asked, written)]
+    assert _plan(videos, *rows) == ([unicodedata.normalize(written, name)], []), "and it is one video"
+
+
+def test_a_spelling_that_is_too_long_for_a_name_does_not_hide_the_other(videos: Path) -> None:
+    name = "\uac01" * 60 + ".mp4"  # 184 bytes, and 544 in the spelling of macOS
+    (videos / name).write_bytes(b"")
+    assert _plan(videos, _row(unicodedata.normalize("NFD", name))) == ([name], [])
+    assert _plan(videos, _row("\uac02" * 60 + ".mp4")) == ([], ["missing_file"])
 
 
 def test_a_folder_behind_a_link_is_known_by_both_of_its_names(videos: Path, tmp_path: Path) -> None:

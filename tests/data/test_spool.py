@@ -109,7 +109,7 @@ def test_a_decode_that_is_ended_leaves_no_file(tmp_path: Path, word: bytes) -> N
 def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     isolated = VideoReader(PyAVDecoder(), SETTINGS, Budget(60, 1), Spool(0, str(tmp_path)))
     isolated.read(CLIP, "clip")
-    child = isolated._decode.__self__._child  # type: ignore[attr-defined]
+    child = isolated._frames._decode.__self__._child  # type: ignore[attr-defined]
     _, most = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (FRAME * 70, most))  # in the second chunk
     wanted = rf"File too large while writing to {tmp_path}; make room there, or set data.frames_dir to"

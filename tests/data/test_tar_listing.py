@@ -52,13 +52,24 @@ def test_folders_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     assert (_names(listing), listing.refused, listing.damage) == (["a.json"], [], None)
 
 
-@pytest.mark.parametrize("name", ["../a.json", "x/../../a.json", "/etc/a.json", "a\nb.json", "a\x1b[2J.json", "x/.."])
+@pytest.mark.parametrize("name", [
+    "../a.json", "x/../../a.json", "/etc/a.json", "a\nb.json", "a\x1b[2J.json", "x/..", "a\x9b2J.json", "a\x7f.json",
+    "a\u2028b.json", "gpj\u202e.json", "gpj\u2067.json",
+])  # fmt: skip
 def test_names_that_leave_the_folder_or_the_line_are_refused(tmp_path: Path, name: str) -> None:
     listing = list_tar(write_tar(tmp_path / "x.tar", [(name, b"{}"), ("good.json", b"{}")]))
     assert _names(listing) == ["good.json"]
     [(shown, reason, _)] = listing.refused
     assert reason == "bad_name"
     assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["at 9.00\u202fAM", "a\u00a0b", "\u3000", "\U0001f468\u200d\U0001f467", "\u200fא", "\ue000"]
+)
+def test_spaces_and_what_cannot_be_seen_are_no_reason_to_refuse_a_name(tmp_path: Path, name: str) -> None:
+    listing = list_tar(write_tar(tmp_path / "x.tar", [(f"{name}.json", b"{}")]))
+    assert (_names(listing), listing.refused) == ([f"{name}.json"], [])
 
 
 def test_bytes_that_are_no_utf8_are_refused_and_shown_escaped(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import evaluating
 import miniatures
@@ -22,10 +24,11 @@ import vilamp
 from vilamp.benchmark import Item
 from vilamp.cli import main
 from vilamp.config import compose
-from vilamp.errors import ConfigError, DataError
+from vilamp.errors import ConfigError, DataError, LostWorkerError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import Asker
 from vilamp.evaluation.run import Evaluation, evaluate
+from vilamp.evaluation.videos import Videos
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.report.make import make_report
@@ -67,6 +70,23 @@ def test_frames_that_come_through_files_get_the_same_answers(
     answers = evaluating.run(checkpoint, questions, tmp_path / "run").answers
     assert [replace(answer, seconds=0) for answer in answers] == [replace(one, seconds=0) for one in whole.answers]
     assert (tmp_path / "frames").is_dir() and not list((tmp_path / "frames").iterdir())
+
+
+def test_a_worker_that_is_killed_is_one_message(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, getitem = os.getpid(), Videos.__getitem__
+
+    def killed(self: Videos, number: int) -> Any:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return getitem(self, number)
+
+    monkeypatch.setattr(Videos, "__getitem__", killed)
+    checkpoint = evaluating.make_checkpoint(tmp_path / "best.ckpt", *evaluating.HERE, "data.num_workers=1")
+    told = r"was killed \(SIGKILL\).*lower data\.num_workers=1, .*; 0 answers are in .*; with hydra\.run\.dir="
+    with pytest.raises(LostWorkerError, match=told):
+        evaluating.run(checkpoint, questions, tmp_path / "run")
 
 
 def test_the_result_states_what_produced_it_and_counts_what_was_not_asked(whole: Evaluation) -> None:

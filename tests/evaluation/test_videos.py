@@ -8,7 +8,8 @@ import pytest
 
 from vilamp.benchmark import Item, VideoFile
 from vilamp.errors import DataError
-from vilamp.evaluation.videos import group
+from vilamp.evaluation.videos import group, source_of
+from vilamp.samples import SkipSample
 
 
 def _item(key: str, path: str | None, **place: int) -> Item:
@@ -32,6 +33,13 @@ def test_names_do_not_depend_on_where_all_videos_are() -> None:
 def test_members_of_a_tar_are_told_by_their_places() -> None:
     groups = group([_item("0", "/d/v.tar", offset=512, size=10), _item("1", "/d/v.tar", offset=2048, size=10)])
     assert [one.name for one in groups] == ["v.tar:512", "v.tar:2048"]
+
+
+def test_a_name_that_is_too_long_for_any_file_is_a_missing_video(tmp_path: Path) -> None:
+    (one,) = group([_item("0", str(tmp_path / ("x" * 300)))])
+    assert one.num_bytes is None
+    with pytest.raises(SkipSample, match="missing_video"):
+        source_of(VideoFile(tmp_path / ("x" * 300)))
 
 
 def test_two_questions_with_one_key_and_none_at_all_are_errors() -> None:

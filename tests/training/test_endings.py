@@ -1,10 +1,11 @@
-"""Runs in processes of their own that end before their time: Ctrl-C, and a disk that refuses."""
+"""Runs in processes of their own that end before their time: Ctrl-C, a lost worker, and a disk that refuses."""
 
 from __future__ import annotations
 
 import csv
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from vilamp.training.run import train
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 ROOT = Path(vilamp.__file__).parents[1]
 IMPATIENT = """
-import os, signal
+import multiprocessing, os, signal
 from pathlib import Path
 from vilamp.selectors.uniform import UniformSelector
 
@@ -34,6 +35,14 @@ class Impatient(UniformSelector):
     def forward(self, *given, **named):
         if self.training and Path(os.environ["FOLDER"], "checkpoints", "last.ckpt").exists():
             os.killpg(0, signal.SIGINT)
+        return super().forward(*given, **named)
+
+
+class OutOfMemory(UniformSelector):
+    # Has a worker of the data killed, as the system does where memory runs out, in the first step after a checkpoint.
+    def forward(self, *given, **named):
+        if self.training and Path(os.environ["FOLDER"], "checkpoints", "last.ckpt").exists():
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         return super().forward(*given, **named)
 """
 
@@ -81,6 +90,21 @@ def test_ctrl_c_is_one_message_that_names_the_last_checkpoint_and_exit_code_130(
     assert len([row for row in rows if row["train/loss"]]) == 2  # of the epoch before
     runs = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 1 and b"train/loss" in runs[0].read_bytes()
+
+
+def test_a_worker_that_is_killed_is_one_message_that_names_the_last_checkpoint(tmp_path: Path) -> None:
+    starved = ["selector=uniform", "selector._target_=impatient.OutOfMemory", "optim.lr.selector=1"]
+    done = run(tmp_path / "run", *starved, "trainer.max_epochs=100", "data.num_workers=2")
+    assert done.returncode == 1, done.stderr
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert last.is_file()
+    assert re.fullmatch(
+        r"error: worker process \d+ of the data was killed \(SIGKILL\), most likely because the memory of the machine "
+        r"ran out; lower data\.num_workers=2, data\.batch_size=1, data\.frames_in_memory=0\.25, "
+        r"data\.decode_memory=4\.0; "
+        rf"the last checkpoint is {last}, what was logged is in {tmp_path / 'run'}\n",
+        done.stderr,
+    ), done.stderr
 
 
 def test_an_interrupt_says_what_remains_and_leaves_the_signal_as_it_was() -> None:

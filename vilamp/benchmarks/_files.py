@@ -76,8 +76,8 @@ def require_count(what: str, found: int, published: int, partial: bool, notes: l
 
 def find_video(folder: Path, name: str, suffixes: Sequence[str] = ("",)) -> VideoFile:
     """The first file ``folder/name<suffix>`` that is there, the first of all where none is."""
-    candidates = [folder / f"{name}{suffix}" for suffix in suffixes]
-    return VideoFile(next((path for path in candidates if path.is_file()), candidates[0]))
+    candidates = [VideoFile(folder / f"{name}{suffix}") for suffix in suffixes]
+    return next((file for file in candidates if file.is_there), candidates[0])
 
 
 def text_list(value: Any) -> tuple[str, ...] | None:

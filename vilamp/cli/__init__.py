@@ -35,6 +35,9 @@ COMMANDS = {
 }
 """Name -> (module with ``main(argv, prog) -> exit code``, one line of help)."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
 NOT_READ = 141
 """The exit code where nobody reads the output any more, as shells have it: 128 and the number of SIGPIPE."""
 
@@ -42,7 +45,7 @@ NOT_READ = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that ``argv`` (None: the command line) names, and return its exit code.
 
-    Where whoever reads the output has seen enough, as ``head`` has, it ends without a word.
+    Where whoever reads the output has seen enough, as ``head`` has, it ends without a word; on Ctrl-C with one.
     """
     try:
         try:
@@ -52,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stdout.flush()  # fails here if nobody reads it, and not where Python ends
         return code
+    except KeyboardInterrupt:  # train, evaluate and ask have more to say
+        if os.environ.get("VILAMP_TRACEBACK") == "1":
+            raise
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         if not _nobody_reads():
             raise  # another pipe

@@ -22,15 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from vilamp import config, disk
+from vilamp.cli import INTERRUPTED
 from vilamp.errors import Preempted, VilampError
 
 Task = Callable[[DictConfig], Any]
 
 FAILED = 1
 """The exit code after a user's error; argparse ends with 2 where the command line itself is misused."""
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 

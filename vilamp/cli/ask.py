@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vilamp import config
-from vilamp.cli.app import INTERRUPTED, report
+from vilamp.cli import INTERRUPTED
+from vilamp.cli.app import report
 from vilamp.errors import OutputError, VilampError
 
 if TYPE_CHECKING:

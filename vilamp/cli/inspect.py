@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vilamp.cli.app import report
-from vilamp.errors import DataError
+from vilamp.credentials import without_credentials
+from vilamp.errors import DataError, VilampError
 
 if TYPE_CHECKING:
     from vilamp.data.decode import VideoReader
@@ -20,12 +21,14 @@ _PIPED_WIDTH = 160
 """Columns where no terminal says how wide it is."""
 _TERMINAL_SIZE, _PICTURE_SIZE = 24, 160
 """Pixels of a thumbnail."""
+_SECONDS, _GIB = 600.0, 4.0
+"""What decoding the thumbnails of one video may take, as in a run."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Show a shard; samples that cannot be used are shown with the reason and are no failure."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("shard", metavar="SHARD", help="path of a tar")
+    parser.add_argument("shard", metavar="SHARD", help="path of a tar, or the URL of one with an index")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="most samples that are shown (20)")
     parser.add_argument("--thumbnails", action="store_true", help="show frames in the terminal, which needs colours")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the frames as one picture")
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         parser.error("--limit and --frames must be at least 1")
     try:
         _inspect(arguments)
-    except DataError as error:
+    except VilampError as error:
         return report(error)
     return 0
 
@@ -46,12 +49,16 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     from vilamp.data.patterns import expand_patterns
     from vilamp.data.shards import index_shard
+    from vilamp.data.sources import SourceError
 
-    (shard, *others) = expand_patterns(arguments.shard, "SHARD")
+    (shard, *others) = expand_patterns(arguments.shard, "SHARD", remote=True, allow_pipe=True)
     if others:
         raise DataError(f"SHARD: {arguments.shard} names {len(others) + 1} shards, one can be shown")
-    index = index_shard(shard)
-    shown = index.samples[: arguments.limit]
+    try:
+        index = index_shard(shard)  # makes no copy, and runs no command
+    except SourceError as error:
+        raise DataError(f"SHARD: {error}") from error
+    shown, shard = index.samples[: arguments.limit], without_credentials(shard)
     rows = [_row(sample) for sample in shown]
     skips = [{"key": skip.key, "reason": skip.reason, "detail": skip.detail} for skip in index.skips]
     if arguments.json:
@@ -71,6 +78,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _row(sample: ShardSample) -> dict[str, Any]:
     from vilamp.data.annotations import MAX_BYTES, parse_annotation
     from vilamp.data.packing.indexing import video_seconds
+    from vilamp.data.spool import IN_MEMORY_GIB, Spool
     from vilamp.samples import SkipSample
 
     members = {name: place.size for name, place in sample.members.items()}
@@ -80,7 +88,7 @@ def _row(sample: ShardSample) -> dict[str, Any]:
         row |= {"questions": len(annotation.questions), "first_question": annotation.questions[0].question}
         extension = sample.video(annotation)
         if extension is not None and sample.seconds is None:
-            row["seconds"] = video_seconds(sample.source(extension))
+            row["seconds"] = video_seconds(sample.source(extension, Spool(IN_MEMORY_GIB)))
     except SkipSample as skip:
         row = {"questions": 0, "first_question": "", **row, "problem": str(skip)}
     return row
@@ -112,9 +120,12 @@ def _print(console: Any, shard: str, rows: Sequence[dict[str, Any]], total: int,
 def _reader(count: int, size: int) -> VideoReader:
     from vilamp.data.decode import VideoReader
     from vilamp.data.frames import FrameSettings
+    from vilamp.data.isolation import Budget
+    from vilamp.data.spool import IN_MEMORY_GIB, Spool
     from vilamp.decoders.auto import AutoDecoder
 
-    return VideoReader(AutoDecoder(), FrameSettings(fps=1.0, max_frames=count, size=size))
+    settings = FrameSettings(fps=1.0, max_frames=count, size=size)
+    return VideoReader(AutoDecoder(), settings, Budget(_SECONDS, _GIB), Spool(IN_MEMORY_GIB))
 
 
 def _show(console: Any, samples: Sequence[ShardSample], count: int) -> None:
@@ -125,8 +136,9 @@ def _show(console: Any, samples: Sequence[ShardSample], count: int) -> None:
     for sample in samples:
         try:
             frames = frames_of(sample, reader)
-        except SkipSample:
-            continue  # told in the table
+        except SkipSample as skip:
+            console.print(f"{sample.key}: {_printable(str(skip))}", markup=False, highlight=False, style="red")
+            continue
         if frames is not None:
             console.print(sample.key, markup=False, highlight=False)
             console.print(half_blocks(frames))

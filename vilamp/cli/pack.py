@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vilamp.cli.app import FAILED, report
-from vilamp.errors import DataError
+from vilamp.errors import DataError, VilampError
 
 if TYPE_CHECKING:
     from vilamp.data.packing.pack import Packed, Settings
@@ -27,13 +27,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.check:
         run = _check
+    elif arguments.no_decode or arguments.decode_timeout != parser.get_default("decode_timeout"):
+        parser.error("--no-decode and --decode-timeout go with --check; packing decodes nothing")
     elif arguments.out is None or len(arguments.paths) != 1:
         parser.error("packing needs one ANNOTATIONS and --out DIR; verifying needs --check")
     else:
         run = _pack
     try:
         return run(arguments)
-    except DataError as error:
+    except VilampError as error:
         return report(error)
 
 
@@ -46,7 +48,11 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("paths", nargs="+", metavar="ANNOTATIONS",
         help="a file, or a folder laid out as LLaVA-Video-178K; with --check shards, patterns, or folders")  # fmt: skip
-    add("--check", action="store_true", help="verify shards: sizes, checksums, annotations, videos")
+    add("--check", action="store_true", help="verify shards: sizes, checksums, annotations, and every video")
+    add("--no-decode", action="store_true", help="with --check: read the packets of videos only, which is much faster "
+        "and does not find damage within them")  # fmt: skip
+    add("--decode-timeout", type=_seconds, default=3600.0, metavar="SECONDS",
+        help="with --check: how long decoding all of one video may take (3600)")  # fmt: skip
     add("--videos", type=Path, metavar="DIR", help="where relative paths of videos begin (where the annotations are)")
     add("--out", type=Path, metavar="DIR", help="where the shards go")
     add("--name", default="train", help="shards are NAME-000000.tar and so on (train)")
@@ -83,6 +89,16 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
 def _pack(arguments: argparse.Namespace) -> int:
     from vilamp.data.packing.layouts import read_annotations
     from vilamp.data.packing.pack import Settings, check_skip_rate, pack
@@ -98,7 +114,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         max_skip_rate=arguments.max_skip_rate,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
-        progress=sys.stderr.isatty() or sys.stdout.isatty(),
+        progress=_is_watched(),
     )
     annotations = read_annotations(path, arguments.format, dict(arguments.columns), arguments.answers)
     how = "as asked" if arguments.format else "detected"
@@ -112,7 +128,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _tell(packed: Packed, settings: Settings) -> None:
-    from vilamp.data.packing.pack import MANIFEST, REPORT
+    from vilamp.data.index_file import MANIFEST, REPORT
 
     totals = packed.manifest["totals"]
     again = f" ({packed.resumed} of them from an earlier run)" if packed.resumed else ""
@@ -125,33 +141,43 @@ def _tell(packed: Packed, settings: Settings) -> None:
         reasons: Counter[str] = Counter()
         for entry in packed.left_out:
             reasons[entry.reason] += entry.questions
-        listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-        print(f"left out: {reasons.total()} question(s): {listed}; {settings.beside(REPORT)}")
+        print(f"left out: {reasons.total()} question(s): {_counted(reasons)}; {settings.beside(REPORT)}")
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from vilamp.data.packing.check import check_manifest, check_shard, shards_and_manifests
-    from vilamp.data.packing.parallel import in_any_order
+    from vilamp.data.packing.check import Decoding, check_manifest, check_shards, shards_and_manifests
+    from vilamp.decoders.pyav import PyAVDecoder  # it notices most of the damage
 
     shards, manifests = shards_and_manifests(arguments.paths)
     problems = [problem for manifest in manifests for problem in check_manifest(manifest)]
-    verdicts = dict(in_any_order(check_shard, shards, arguments.workers))
-    ordered = [verdicts[number] for number in range(len(shards))]
-    problems += [problem for verdict in ordered for problem in verdict.problems]
+    decoding = None if arguments.no_decode else Decoding(PyAVDecoder, arguments.decode_timeout)
+    verdict = check_shards(shards, decoding, arguments.workers, _is_watched())
+    problems += verdict.problems
     _tell_problems(problems)
     totals = {
         "shards": len(shards),
-        "samples": sum(verdict.samples for verdict in ordered),
-        "questions": sum(verdict.questions for verdict in ordered),
-        "seconds": round(sum(verdict.seconds for verdict in ordered), 3),
+        "samples": verdict.samples,
+        "questions": verdict.questions,
+        "seconds": round(verdict.seconds, 3),
     }
+    listed = _counted(Counter(problem.reason for problem in problems))
     print(
         f"{totals['shards']} shard(s): {totals['samples']} usable samples, {totals['questions']} questions, "
-        f"{totals['seconds'] / 3600:.2f} hours of video; {len(problems)} problem(s)"
+        f"{totals['seconds'] / 3600:.2f} hours of video, {'not decoded' if decoding is None else 'all decoded'}; "
+        f"{len(problems)} problem(s){listed and f': {listed}'}"
     )
     if arguments.json:
         print(json.dumps({**totals, "problems": [vars_of(problem) for problem in problems]}))
     return FAILED if problems else 0
+
+
+def _is_watched() -> bool:
+    """Whether somebody sees a progress bar."""
+    return sys.stderr.isatty() or sys.stdout.isatty()
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
 
 
 def vars_of(problem: Skip) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 MAX_DEPTH = 32
 """Of lists and objects within each other; what is read here needs five."""
 
+TOO_DEEP = f"lists and objects are more than {MAX_DEPTH} deep within each other"
+
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -30,4 +32,4 @@ def _check_depth(text: str) -> None:
         first = match[0][0]
         depth += (first in "[{") - (first in "]}")
         if depth > MAX_DEPTH:
-            raise ValueError(f"lists and objects are more than {MAX_DEPTH} deep within each other")
+            raise ValueError(TOO_DEEP)

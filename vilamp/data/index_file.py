@@ -21,6 +21,9 @@ from vilamp.data.tar_listing import BLOCK, Member, is_safe_name
 from vilamp.samples import Skip
 
 SUFFIX = ".index.jsonl"
+MANIFEST, REPORT = ".manifest.json", ".left-out.jsonl"
+"""How the names of what else packing leaves end: the list of a set's shards, and that of what is not in them."""
+LEFT_BY_PACKING = (SUFFIX, MANIFEST, REPORT)
 FORMAT = "vilamp-index/1"
 MAX_BYTES = 1 << 28
 """Of an index, which makes some 700,000 samples; a larger one is not read."""

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from vilamp.data.frames import FrameSettings, Part
+from vilamp.data.interrupts import interrupts_deferred
 from vilamp.data.spool import Spool
 from vilamp.errors import ConfigError, OutputError, PluginError
 from vilamp.frame_file import FrameFile
@@ -198,7 +199,7 @@ class DecodeProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The child finds what this process finds, drop-in plugins too.
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100  ("" is the current folder)
-        with theirs:
+        with theirs, interrupts_deferred():
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "vilamp.data.decode_child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -152,6 +152,17 @@ class VideoDataModule(LightningDataModule):
         return "val" in self.given or self.generate is not None
 
     @property
+    def memory_settings(self) -> str:
+        """What says how much memory the workers take, for messages."""
+        memory = {
+            "num_workers": self.num_workers,
+            "batch_size": self.batch_size,
+            "frames_in_memory": self.reader.spool.gib,
+            "decode_memory": self.reader.budget.gib,
+        }
+        return ", ".join(f"data.{name}={'null' if value is None else value}" for name, value in memory.items())
+
+    @property
     def skips(self) -> list[Skip]:
         """What is no sample, of both splits."""
         return [skip for index in self.indices.values() for skip in index.skips]

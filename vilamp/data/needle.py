@@ -19,10 +19,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vilamp.data import needle_domain, needle_scene, needle_video
+from vilamp.data.locks import locked
 from vilamp.data.needle_video import SPLITS, NeedleRecipe, NeedleVideo, describe, make_sample, plan_video
 from vilamp.data.packing.indexing import write_foreign_index
 from vilamp.errors import ConfigError, DataError
@@ -117,7 +117,7 @@ class NeedleSet:
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder.with_suffix(".lock")):
+            with locked(self.folder.with_suffix(".lock")):
                 if not self.folder.is_dir():
                     self._make()
         except OSError as error:

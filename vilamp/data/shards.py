@@ -78,14 +78,15 @@ def index_shard(shard: str, cache_dir: Path | None = None) -> ShardIndex:
         SourceError: a URL or a command does not give the shard.
         OutputError: a copy of it is needed, and ``cache_dir`` cannot be written.
     """
-    unusable = []
+    unusable, missing = [], "there is no index beside it"
     try:
         file = read_index(shard)
     except BadIndexError as error:
-        file = None
+        file, missing = None, f"its index cannot be used: {error}"
         unusable = [Skip("", shard, "bad_index", f"{error}; the shard is read without it")]
     there = None if file is None or is_local(shard) else size_in_place(shard)
-    copy = _copy(shard, cache_dir) if there is None and not is_local(shard) else ""
+    missing = missing if file is None else "its server sends files only as a whole"
+    copy = _copy(shard, cache_dir, missing) if there is None and not is_local(shard) else ""
     if file is None:
         walked = walk_shard(shard, copy)
         return ShardIndex(walked.samples, [*unusable, *walked.skips])
@@ -106,9 +107,9 @@ def index_shard(shard: str, cache_dir: Path | None = None) -> ShardIndex:
     return index
 
 
-def _copy(shard: str, cache_dir: Path | None) -> str:
+def _copy(shard: str, cache_dir: Path | None, missing: str) -> str:
     if cache_dir is None:
-        raise SourceError(f"{shard} is no local file, and cannot be read without a copy here")
+        raise SourceError(f"{shard} cannot be read where it is, and no copy of it is made here: {missing}")
     return fetch(shard, cache_dir)
 
 

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from vilamp.credentials import without_credentials
-from vilamp.disk import explain, writing_to
+from vilamp.data.locks import locked
+from vilamp.disk import explain, open_plain, writing_to
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +72,12 @@ def read_whole(path: str, most: int) -> bytes | None:
     """The first ``most`` bytes of a small file or URL, None where there is none.
 
     Raises:
-        OSError: as :func:`read_range`.
+        OSError: as :func:`read_range`, or it is no plain file.
     """
     try:
+        if is_local(path):
+            with open_plain(path) as file:
+                return file.read(most)
         return read_range(path, 0, most)
     except FileNotFoundError:
         return None
@@ -134,7 +136,7 @@ def fetch(shard: str, folder: Path) -> str:
     path = folder / f"{digest}-{stem}"
     with writing_to({folder: SETTING}):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with locked(folder / f"{path.name}.lock"):
             for half in folder.glob(f"{path.name}.partial-*"):  # whoever was killed over it
                 half.unlink()
             if not path.exists():

@@ -56,9 +56,21 @@ def list_tar(path: str | Path) -> TarListing:
     return listing
 
 
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys, what breaks a line, what shows the text behind it in another order, and what is no UTF-8."""
+
+
+def is_safe_text(text: str) -> bool:
+    """Whether a text stays on its line and is shown as it is written.
+
+    Spaces of every kind may be in it (macOS puts one into the names of its screen recordings), and what joins emoji.
+    """
+    return not _UNFIT.search(text)
+
+
 def is_safe_name(name: str) -> bool:
     """Whether a name stays in its folder and on its line."""
-    return name.isprintable() and not name.startswith("/") and ".." not in name.split("/")
+    return is_safe_text(name) and not name.startswith("/") and ".." not in name.split("/")
 
 
 def _walk(file: BinaryIO, total: int, listing: TarListing) -> None:
@@ -162,7 +174,9 @@ def _add(listing: TarListing, info: tarfile.TarInfo, extension: dict[str, str], 
     sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extension)
     if not is_safe_name(raw):
         # ascii() also makes surrogates and control characters fit for a terminal.
-        listing.refused.append((ascii(raw)[1:-1][:200], "bad_name", "absolute, leaves its folder, or is not printable"))
+        listing.refused.append(
+            (ascii(raw)[1:-1][:200], "bad_name", "absolute, leaves its folder, or holds a control character")
+        )
     elif sparse or not info.isreg():
         what = "a sparse file" if sparse else "a link, a device or of an unknown type"
         listing.refused.append((name, "not_a_file", f"{what}: only plain files are read"))

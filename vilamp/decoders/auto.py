@@ -10,8 +10,8 @@ import numpy as np
 from vilamp.decoders import decord
 from vilamp.decoders.decord import DecordDecoder
 from vilamp.decoders.pyav import PyAVDecoder
-from vilamp.probe import Probe, Source
-from vilamp.video import FrameChunk, UnsuitedError, VideoDecoder
+from vilamp.probe import DecodeError, Probe, Source
+from vilamp.video import FrameChunk, VideoDecoder
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,16 @@ class AutoDecoder(VideoDecoder):
 
     def decode(self, source: Source, probe: Probe, times: np.ndarray, size: int) -> Iterator[FrameChunk]:
         """See :meth:`VideoDecoder.decode`."""
+        done = 0
         if self.decord is not None and len(times) >= DENSE * (int(probe.on_display(times[-1:])[0]) + 1):
             try:
-                yield from self.decord.decode(source, probe, times, size)
+                for chunk in self.decord.decode(source, probe, times, size):
+                    done += len(chunk)
+                    yield chunk
                 return
-            except UnsuitedError:
-                pass  # raised before the first chunk; the chunks say that PyAV decoded it
-        yield from self.pyav.decode(source, probe, times, size)
+            except DecodeError as error:
+                if error.kind == "memory":
+                    raise
+                # Not suited, or decord's older FFmpeg fails over damage that PyAV reads around or tells better.
+        if done < len(times):
+            yield from self.pyav.decode(source, probe, times[done:], size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from vilamp.benchmark import Benchmark
 from vilamp.build import build_object
+from vilamp.data.workers import told_lost_workers
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
@@ -71,6 +72,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         DataError: the benchmark's files are missing, wrong or not whole, or none of its videos is there.
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
+        LostWorkerError: a process that reads the data has ended.
     """
     _check(cfg)
     trained = read_trained(str(cfg.checkpoint), "checkpoint")
@@ -88,7 +90,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     with _processes():
         parts = restore(merged, trained)
         folder = gather(parts.folder)[0]  # the others' own are temporary
-        with _told(folder), without_remarks():
+        with _told(folder, parts.data.memory_settings), without_remarks():
             own = identity(parts.module.config, parts.module.model, items)
             if first_rank():
                 claim(folder, own)
@@ -139,7 +141,7 @@ def _require_videos(groups: Sequence[Group]) -> None:
     missing = [one for one in about if one.num_bytes is None]
     if not missing:
         return
-    first = next(file.path for file in missing[0].files if not file.path.is_file())
+    first = next(file.path for file in missing[0].files if not file.is_there)
     if len(missing) == len(about):
         raise DataError(
             f"none of the benchmark's {len(about)} videos is there, the first would be {first}; set the folder of the "
@@ -167,11 +169,12 @@ def _processes() -> Iterator[None]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _told(folder: Path, memory_settings: str) -> Iterator[None]:
     def remains() -> str:
         return f"{len(read_answers(folder))} answers are in {folder}; with hydra.run.dir={folder} it goes on"
 
-    with told_interrupts(remains), writing_to({folder: RUN_FOLDER}):
+    workers = told_lost_workers(memory_settings, remains)
+    with told_interrupts(remains), workers, writing_to({folder: RUN_FOLDER}):
         yield
 
 
@@ -212,20 +215,19 @@ def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) 
     precision = AUTOCAST[parts.module.config["trainer"]["precision"]]
     device = asker.model.scorer.preprocess.mean.device
     splicer = Splicer(asker.model, parts.data.reader)
-    file = AnswerFile(own_file(folder, rank))
     begin = time.perf_counter()
-    for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
-        with torch.autocast(device.type, precision) if precision else nullcontext():
-            # All its questions, also where some have an answer: those asked together give the same bits again.
-            answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
-        now = time.perf_counter()
-        share, begin = (now - begin) / len(answers), now
-        file.append(
-            replace(answer, video=answer.video or one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
-            for answer in answers
-            if answer.key in pending
-        )
-    file.close()
+    with closing(AnswerFile(own_file(folder, rank))) as file:
+        for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
+            with torch.autocast(device.type, precision) if precision else nullcontext():
+                # All its questions, also where some have an answer: those asked together give the same bits again.
+                answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
+            now = time.perf_counter()
+            share, begin = (now - begin) / len(answers), now
+            file.append(
+                replace(answer, video=answer.video or one.name, video_bytes=one.num_bytes, seconds=round(share, 4))
+                for answer in answers
+                if answer.key in pending
+            )
 
 
 def _answer(asker: Asker, one: Group, video: Video | SkipSample | None) -> list[Answer]:

@@ -54,7 +54,7 @@ class Group:
     @property
     def num_bytes(self) -> int | None:
         """The size of the video, None where it is missing (or there is none)."""
-        if not self.files or not all(file.path.is_file() for file in self.files):
+        if not self.files or not all(file.is_there for file in self.files):
             return None
         return sum(size_of(file) for file in self.files)
 
@@ -70,7 +70,7 @@ def source_of(video: VideoFile) -> FileRange:
     Raises:
         SkipSample: ``missing_video``, or ``checksum`` where its bytes are not those of the digest.
     """
-    if not video.path.is_file():
+    if not video.is_there:
         raise SkipSample(MISSING, f"there is no {video.path}")
     size = size_of(video)
     if video.digest:

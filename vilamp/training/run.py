@@ -20,6 +20,7 @@ from rich.table import Table
 
 from vilamp.build import build_data, build_encoder, build_model, build_object, build_optim, plain, portable
 from vilamp.data.module import VideoDataModule
+from vilamp.data.workers import told_lost_workers
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
 from vilamp.models.checkpoint import Report as InitReport
@@ -100,6 +101,7 @@ def train(cfg: DictConfig) -> Run:
         Interrupted: Ctrl-C.
         Preempted: SIGTERM; after a checkpoint of the last step.
         LostRankError: another process of the run has ended.
+        LostWorkerError: a process that reads the data has ended.
     """
     parts = _prepare(cfg)
     parts.data.require("train")
@@ -155,6 +157,7 @@ def evaluate(cfg: DictConfig) -> Run:
         DataError: the data cannot be used at all.
         OutputError: a full disk, or a folder that cannot be written.
         Interrupted: Ctrl-C.
+        LostWorkerError: a process that reads the data has ended.
     """
     trained = read_trained(str(cfg.checkpoint), "checkpoint")
     merged = configuration_of(cfg, trained)
@@ -257,9 +260,13 @@ def _remains(parts: Parts) -> str:
 
 @contextmanager
 def _told(parts: Parts) -> Iterator[None]:
-    """Within this, Ctrl-C and what the disk refuses end in one message."""
-    data = Path(parts.module.config["paths"]["data_dir"])
-    with told_interrupts(partial(_remains, parts)), writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}):
+    """Within this, Ctrl-C, a lost worker and what the disk refuses end in one message."""
+    data, remains = Path(parts.module.config["paths"]["data_dir"]), partial(_remains, parts)
+    with (
+        told_interrupts(remains),
+        told_lost_workers(parts.data.memory_settings, remains),
+        writing_to({parts.folder: RUN_FOLDER, data: "paths.data_dir"}),
+    ):
         yield
 
 

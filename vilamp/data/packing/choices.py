@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from vilamp.data.bounded_json import parse_json
 
 OPTION_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ANSWERS = ("letter", "index", "text")
@@ -87,8 +88,8 @@ def _list_in_text(value: str) -> list[Any] | None:
     """A list in a cell of a CSV: as JSON, or one option a line."""
     if value.lstrip().startswith("["):
         try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
+            found = parse_json(value.encode())
+        except ValueError:
             return [value]  # refused as one option
         return found if isinstance(found, list) else [value]
     return value.splitlines()

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
+from vilamp.data.frame_reader import FrameReader
 from vilamp.data.index_file import IndexFile, index_path, to_bytes, write_atomically
 from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum_of
 from vilamp.data.shards import walk_shard
+from vilamp.data.spool import Spool
 from vilamp.errors import DataError
 from vilamp.probe import DecodeError, Source, probe_video
 from vilamp.samples import Skip, SkipSample
@@ -68,8 +70,17 @@ def index_foreign_shard(shard: str) -> tuple[IndexFile, list[Skip]]:
     return IndexFile(size, ShardIndex(samples, walked.skips, verified=True)), unusable
 
 
-def usable(sample: ShardSample) -> tuple[int, float | None]:
-    """Verify a sample as far as that goes without decoding.
+def usable(
+    sample: ShardSample,
+    spool: Spool = Spool(),  # noqa: B008
+    reader: FrameReader | None = None,
+) -> tuple[int, float | None]:
+    """Verify a sample: every member that has a checksum, the annotation, and the video.
+
+    Args:
+        sample: of a shard.
+        spool: where its video is put if a server sends it.
+        reader: decodes the video; without one only its packets are read.
 
     Returns:
         How many questions it has, and the length of its video in seconds, None for text alone.
@@ -79,9 +90,14 @@ def usable(sample: ShardSample) -> tuple[int, float | None]:
     """
     annotation = parse_annotation(sample.read("json", MAX_BYTES))
     extension = sample.video(annotation)
+    for other in sorted(sample.checksums.keys() - {"json", extension}):
+        sample.source(other, spool)
     if extension is None:
         return len(annotation.questions), None
-    return len(annotation.questions), video_seconds(sample.source(extension))
+    source = sample.source(extension, spool)
+    if reader is not None:  # first, because its process may crash or hang over the file, and this one may not
+        reader.read(source, sample.key, sample.shard)
+    return len(annotation.questions), video_seconds(source)
 
 
 def video_seconds(source: Source) -> float:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vilamp.data.annotations import parse_spans
-from vilamp.data.index_file import LeftOut
+from vilamp.data.bounded_json import parse_json
+from vilamp.data.index_file import LEFT_BY_PACKING, LeftOut
 from vilamp.data.packing.choices import OPTION_NAMES, RowError, pick_option, read_options, with_options
 from vilamp.data.packing.records import SUFFIXES, Record, read_records
 from vilamp.errors import DataError
@@ -112,7 +113,8 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
         yield from (("", record) for record in read_records(path, path.name))
         return
     # Deeper down there are only videos, hundreds of thousands.
-    files = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix.lower() in SUFFIXES]
+    found = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix.lower() in SUFFIXES]
+    files = [file for file in found if not file.name.endswith(LEFT_BY_PACKING)]
     if not files:
         raise DataError(f"{path}: no annotation file ({', '.join(SUFFIXES)}) in it or in its folders")
     for file in sorted(files):
@@ -122,9 +124,11 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _detect(path: Path, columns: Mapping[str, str]) -> str:
-    first = next((r.fields for r in itertools.islice(read_records(path, path.name), 100) if r.fields), None)
+    records = list(itertools.islice(read_records(path, path.name), 100))
+    first = next((record.fields for record in records if record.fields), None)
     if first is None:
-        raise DataError(f"{path}: no row of the first 100 can be read")
+        why = f"; the first: {records[0].problem or 'it has no fields'}" if records else ", it has none"
+        raise DataError(f"{path}: no row of the first 100 can be read{why}")
     look = _Reader(columns, None)
     if look.get(first, "conversations") is not None:
         return CONVERSATIONS
@@ -234,7 +238,7 @@ class _Reader:
         """The spans of a row, as JSON in one cell of a table too."""
         value = self.get(fields, "evidence")
         try:
-            spans = parse_spans(json.loads(value) if isinstance(value, str) else value, "evidence")
-        except (SkipSample, ValueError, RecursionError) as error:
+            spans = parse_spans(parse_json(value.encode()) if isinstance(value, str) else value, "evidence")
+        except (SkipSample, ValueError) as error:
             raise RowError("bad_evidence", str(error), self._video(fields)) from error
         return [list(span) for span in spans]

@@ -10,19 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-from vilamp.data.index_file import IndexFile, LeftOut, index_path, write_atomically
+from vilamp.data.index_file import MANIFEST, REPORT, IndexFile, LeftOut, index_path, write_atomically
+from vilamp.data.locks import locked
 from vilamp.data.packing.layouts import Annotations
-from vilamp.data.packing.parallel import in_any_order
+from vilamp.data.packing.parallel import with_progress
 from vilamp.data.packing.plan import PlannedShard, plan_samples, plan_shards
 from vilamp.data.packing.write import finished, write_shard
 from vilamp.data.shard_sample import checksum
 from vilamp.errors import DataError
 
 MANIFEST_FORMAT = "vilamp-set/1"
-MANIFEST, REPORT = ".manifest.json", ".left-out.jsonl"
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,7 @@ def pack(annotations: Annotations, settings: Settings) -> Packed:
     shards = plan_shards(samples, settings.name, settings.shard_size)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
-        settings.beside(".lock").touch()  # where this is refused as in /proc, filelock would wait for ever
-        with FileLock(settings.beside(".lock")):
+        with locked(settings.beside(".lock")):
             _report(left_out, settings)
             check_skip_rate(left_out, total, settings)
             if not samples:
@@ -131,16 +127,10 @@ def check_skip_rate(left_out: Sequence[LeftOut], total: int, settings: Settings)
 
 
 def _write(shards: Sequence[PlannedShard], settings: Settings) -> dict[str, IndexFile]:
-    sizes = {shard.name: sum(sample.tar_bytes() for sample in shard.samples) for shard in shards}
-    columns = (TextColumn("packing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    done = {}
-    with Progress(*columns, disable=not settings.progress) as bar:
-        task = bar.add_task("", total=sum(sizes.values()))
-        work = partial(write_shard, videos=settings.videos, out=settings.out)
-        for number, index in in_any_order(work, shards, settings.workers):
-            done[shards[number].name] = index
-            bar.advance(task, sizes[shards[number].name])
-    return done
+    sizes = [sum(sample.tar_bytes() for sample in shard.samples) for shard in shards]
+    work = partial(write_shard, videos=settings.videos, out=settings.out)
+    written = with_progress("packing", work, shards, sizes, settings.workers, settings.progress)
+    return {shards[number].name: index for number, index in written}
 
 
 def _clear(shards: Sequence[PlannedShard], settings: Settings) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
+import stat
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +17,7 @@ from vilamp.data.annotations import MAX_BYTES, MAX_QUESTIONS, VIDEO_EXTENSIONS, 
 from vilamp.data.index_file import LeftOut
 from vilamp.data.packing.layouts import Row
 from vilamp.data.shard_sample import MAX_MEMBER_BYTES
-from vilamp.data.tar_listing import BLOCK
+from vilamp.data.tar_listing import BLOCK, is_safe_text
 from vilamp.samples import SkipSample
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,16}")
@@ -136,20 +139,23 @@ class _Finder:
         """The path of a video below the root.
 
         Raises:
-            SkipSample: ``bad_path``, ``missing_file``, ``ambiguous_file``, ``too_large``, or ``bad_name`` where nothing
-                tells what the file is.
+            SkipSample: ``bad_path``, ``missing_file``, ``unreadable_file``, ``ambiguous_file``, ``too_large``, or
+                ``bad_name`` where nothing tells what the file is.
         """
         path = PurePosixPath(video.replace("\\", "/"))
         for root in (self.root.as_posix(), self.called.as_posix()):
             if path.is_absolute() and path.is_relative_to(root):
                 path = path.relative_to(root)
-        if not video.isprintable():
-            told = f"{ascii(video)[:100]} holds a character that cannot be printed; give the file another name"
+        if not is_safe_text(video):
+            told = f"{ascii(video)[:100]} holds a control character or is no UTF-8; give the file another name"
             raise SkipSample("bad_path", told)
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise SkipSample("bad_path", f"{ascii(video)[:100]} is no path below the folder of videos")
         places = [PurePosixPath(folder) / path, path] if folder else [path]
-        found = next((name for place in places if (name := self._file(place, video))), None)
+        # macOS writes an accent apart from its letter, and most texts have them in one.
+        forms = [PurePosixPath(unicodedata.normalize(form, str(place))) for place in places for form in ("NFC", "NFD")]
+        spelt = dict.fromkeys([*places, *forms])
+        found = next((name for place in spelt if (name := self._file(place, video))), None)
         if found is None:
             raise SkipSample("missing_file", f"there is no {' or '.join(map(str, places))} below the folder of videos")
         if self.sizes[found] > MAX_MEMBER_BYTES:
@@ -171,10 +177,17 @@ class _Finder:
     def _exists(self, place: PurePosixPath) -> bool:
         name = place.as_posix()
         if name not in self.sizes:
-            path = self.root / place
-            if not path.is_file():
+            try:
+                status = (self.root / place).stat()
+            except (FileNotFoundError, NotADirectoryError):
                 return False
-            self.sizes[name] = path.stat().st_size
+            except OSError as error:  # a folder that may not be entered
+                if error.errno == errno.ENAMETOOLONG:  # as one spelling may be where the other is a file's
+                    return False
+                raise SkipSample("unreadable_file", f"{name[:100]}: {error.strerror}") from error
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            self.sizes[name] = status.st_size
         return True
 
 

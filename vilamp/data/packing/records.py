@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vilamp.data.bounded_json import MAX_DEPTH, TOO_DEEP
 from vilamp.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -22,7 +24,7 @@ class Record:
     Attributes:
         source: ``<file>:<number>``, counted from 1.
         fields: column -> value; None where the row cannot be read.  A number that is none (NaN, infinity) is a missing
-            value, also in a list: so tables write it.
+            value, also within lists and objects: so tables write it.
         problem: why it cannot.
     """
 
@@ -47,23 +49,43 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
         raise DataError(f"{path}: the kind of file is told by its suffix, which must be one of {', '.join(SUFFIXES)}")
     try:
         for number, value in enumerate(reader(path), 1):
-            if isinstance(value, dict):
-                yield Record(f"{name}:{number}", {column: _without_nan(cell) for column, cell in value.items()})
-            else:
-                problem = value if isinstance(value, ValueError) else f"no object but {repr(value)[:80]}"
-                yield Record(f"{name}:{number}", None, str(problem)[:200])
+            yield _record(f"{name}:{number}", value)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
+        mend = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}{mend}") from error
 
 
-def _without_nan(cell: Any) -> Any:
-    if isinstance(cell, list):
-        return [_without_nan(value) for value in cell]
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+def _record(source: str, value: Any) -> Record:
+    try:
+        fields = _without_nan(value)
+        if not isinstance(fields, dict):
+            raise ValueError(f"no object but {repr(fields)[:80]}")
+    except ValueError as error:
+        return Record(source, None, str(error)[:200])
+    return Record(source, fields)
+
+
+def _without_nan(value: Any, levels: int = MAX_DEPTH) -> Any:
+    if isinstance(value, ValueError):  # in place of what cannot be read
+        raise value
+    if isinstance(value, list | dict) and not levels:
+        raise ValueError(TOO_DEEP)
+    if isinstance(value, list):
+        return [_without_nan(inner, levels - 1) for inner in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(inner, levels - 1) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | ValueError:
+    """An object of JSON; an error in its place if a name comes twice, of which Python would take the last."""
+    found = dict(pairs)
+    repeated = "" if len(found) == len(pairs) else _repeated([name for name, _ in pairs])
+    return ValueError(f"{repeated[:80]!r} is there more than once") if repeated else found
 
 
 def _json(path: Path) -> Iterator[Any]:
-    root = json.loads(path.read_bytes())
+    root = json.loads(path.read_bytes(), object_pairs_hook=_object)
     if not isinstance(root, list):
         raise DataError(f"{path}: a list of rows should be its outermost value, got {type(root).__name__}")
     yield from root
@@ -74,9 +96,11 @@ def _json_lines(path: Path) -> Iterator[Any]:
         for line in file:
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line, object_pairs_hook=_object)
                 except ValueError as error:
                     yield error
+                except RecursionError:
+                    yield ValueError(TOO_DEEP)
 
 
 def _csv(path: Path) -> Iterator[Any]:
@@ -84,6 +108,7 @@ def _csv(path: Path) -> Iterator[Any]:
         # Strict, because a quotation mark that is not closed would take all rows up to the next one into its cell.
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
+            _check_columns(rows.fieldnames or [])
             for fields in rows:
                 # DictReader puts what is too much under None, and None for what is missing.
                 whole = None not in fields and None not in fields.values()
@@ -101,5 +126,18 @@ def _parquet(path: Path) -> Iterator[Any]:
             f"{path}: reading parquet needs pyarrow, which is not installed: pip install 'vilamp-lightning[parquet]', "
             "or convert the file to JSON lines or CSV"
         ) from error
-    for batch in parquet.ParquetFile(path).iter_batches():
+    file = parquet.ParquetFile(path)
+    _check_columns(file.schema_arrow.names)
+    for batch in file.iter_batches():
         yield from batch.to_pylist()
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    """Raise ValueError where nobody knows which of two columns is meant."""
+    if repeated := _repeated(names):
+        raise ValueError(f"there is more than one column {repeated[:80]!r}; rename or remove all but one")
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """The first name that comes more than once; several may be empty, which nobody reads."""
+    return next((name for name, count in Counter(names).items() if name and count > 1), "")

@@ -30,7 +30,7 @@ def frames_of(sample: ShardSample, reader: VideoReader) -> np.ndarray | None:
     extension = sample.video(parse_annotation(sample.read("json", MAX_BYTES)))
     if extension is None:
         return None
-    return reader.read(sample.source(extension), sample.key, sample.shard).frames[:].numpy()
+    return reader.read(sample.source(extension, reader.spool), sample.key, sample.shard).frames[:].numpy()
 
 
 def half_blocks(frames: np.ndarray) -> Text:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
 
 from vilamp.data.index_file import (
     BadIndexError,
@@ -19,10 +24,11 @@ from vilamp.data.index_file import (
 )
 from vilamp.data.packing.indexing import video_seconds
 from vilamp.data.packing.plan import PlannedSample, PlannedShard
-from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum
+from vilamp.data.shard_sample import PIECE, ShardIndex, ShardSample
 from vilamp.data.sources import partial_path
 from vilamp.data.tar_listing import BLOCK, Member
 from vilamp.errors import DataError
+from vilamp.probe import FileRange
 from vilamp.samples import SkipSample
 
 
@@ -78,43 +84,88 @@ def _write_tar(
     file: io.BufferedWriter, shard: PlannedShard, videos: Path, path: str
 ) -> tuple[list[ShardSample], list[LeftOut]]:
     samples, left_out = [], []
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=PIECE) as tar:
         for planned in shard.samples:
+            begin = file.tell()
             try:
-                members, seconds = _members(planned, videos)
+                samples.append(_write_sample(tar, file, planned, videos, path))
             except SkipSample as skip:
+                file.seek(begin)
+                file.truncate()
+                tar.offset = begin
                 rows = [(row, planned.rows.count(row)) for row in dict.fromkeys(planned.rows)]
                 left_out += [LeftOut(row, planned.video, n, skip.reason, skip.detail[:300]) for row, n in rows]
-                continue
-            places, checksums = {}, {}
-            for extension, content in members.items():
-                # Nothing of the time or the user goes in: the same input gives the same bytes.
-                info = tarfile.TarInfo(f"{planned.key}.{extension}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-                places[extension] = Member(file.tell() - -(-len(content) // BLOCK) * BLOCK, len(content))
-                checksums[extension] = checksum(content)
-            samples.append(ShardSample(path, planned.key, places, checksums, seconds))
     return samples, left_out
 
 
-def _members(planned: PlannedSample, videos: Path) -> tuple[dict[str, bytes], float | None]:
-    """Extension -> content, and the length of the video.
+def _write_sample(
+    tar: tarfile.TarFile, file: io.BufferedWriter, planned: PlannedSample, videos: Path, shard: str
+) -> ShardSample:
+    """Write one sample; of its video no more than a piece is in memory.
 
     Raises:
-        SkipSample: the video cannot be read.
+        SkipSample: the video cannot be read.  Some of the sample may have been written.
         DataError: it is another than when the plan was made.
     """
-    if not planned.video:
-        return {"json": planned.annotation()}, None
+    annotation, seconds = planned.annotation(), None
+    sources: dict[str, tuple[BinaryIO, int]] = {"json": (io.BytesIO(annotation), len(annotation))}
+    places, checksums = {}, {}
+    with ExitStack() as opened:
+        if planned.video:
+            video = videos / planned.video
+            sources[planned.extension] = (opened.enter_context(_unchanged(video, planned.size)), planned.size)
+            seconds = video_seconds(FileRange(str(video), 0, planned.size))
+        for extension, (source, size) in sources.items():
+            # Nothing of the time or the user goes in: the same input gives the same bytes.
+            info = tarfile.TarInfo(f"{planned.key}.{extension}")
+            info.size = size
+            summed = _Summed(source)
+            tar.addfile(info, summed)
+            places[extension] = Member(file.tell() - -(-size // BLOCK) * BLOCK, size)
+            checksums[extension] = summed.digest.hexdigest()
+    return ShardSample(shard, planned.key, places, checksums, seconds)
+
+
+@contextmanager
+def _unchanged(video: Path, planned: int) -> Iterator[BinaryIO]:
+    """A video to read, which has the size in bytes that was planned, before and after.
+
+    Raises:
+        SkipSample: it cannot be opened.
+        DataError: it has another size.
+    """
     try:
-        content = (videos / planned.video).read_bytes()
+        file = video.open("rb")
     except OSError as error:
         raise SkipSample("unreadable_file", str(error)) from error
-    if len(content) != planned.size:
-        raise DataError(
-            f"{videos / planned.video} had {planned.size} bytes and now has {len(content)}: it changed while it was "
-            "packed; start again when the videos are complete"
-        )
-    seconds = video_seconds(content)
-    return {"json": planned.annotation(), planned.extension: content}, seconds
+
+    def check() -> None:
+        size = os.fstat(file.fileno()).st_size
+        if size != planned:
+            raise DataError(
+                f"{video} had {planned} bytes and now has {size}: it changed while it was packed; start again when the "
+                "videos are complete"
+            )
+
+    with file:
+        check()
+        try:
+            yield file
+        finally:  # also in place of what is said of a file that has become shorter
+            check()
+
+
+class _Summed:
+    """A file of whose bytes the checksum is taken as they are read."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.source, self.digest = source, xxhash.xxh3_128()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As a file's."""
+        try:
+            piece = self.source.read(size)
+        except OSError as error:  # else it would be taken for one of the shard
+            raise SkipSample("unreadable_file", str(error)) from error
+        self.digest.update(piece)
+        return piece
