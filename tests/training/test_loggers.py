@@ -113,6 +113,7 @@ def test_online_without_network_or_key_is_an_offline_run_and_said_once(tmp_path:
 class Blocked:
     """A W&B run of which no call returns before it is ``freed``."""
 
+    id = "1"
     settings = SimpleNamespace(sync_dir="wandb/run-1")
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ def test_a_run_does_not_wait_for_a_wandb_that_takes_nothing(
     assert not blocked.freed.is_set()
     with (tmp_path / "run" / "metrics.csv").open() as lines:
         logged = [int(row["step"]) for row in csv.DictReader(lines) if row["train/loss"]]
-    assert logged == list(range(run.trainer.global_step)) and len(logged) > 10
+    assert logged == list(range(run.trainer.global_step)) and len(logged) == 4
     (told,) = caplog.messages
     assert "logger.timeout=0.01 seconds" in told and "`wandb sync wandb/run-1` sends" in told
 
