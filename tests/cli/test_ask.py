@@ -94,14 +94,21 @@ def test_mistakes_are_one_message(clip: str, outside: Path, capsys: pytest.Captu
         ([clip, COLOUR, "selector=nearest"], "error: there is no selector=nearest"),
         ([clip, COLOUR, "max_frame=3"], "error: there is no setting 'max_frame'; did you mean max_frames"),
         ([clip, COLOUR, "checkpoint=nowhere.ckpt"], "error: checkpoint=nowhere.ckpt does not exist"),
-        (
-            [clip, COLOUR, "--timeline", "no/folder/why.png"],
-            "error: --timeline no/folder/why.png cannot be written: No such",
-        ),
     ):
         assert cli.main(["ask", *arguments]) == 1, arguments
         said = capsys.readouterr().err
         assert message in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("place", ["no/folder/why.png", "file/why.png", "folder"])
+def test_a_timeline_that_cannot_be_written_is_told_before_anything_is_read(
+    place: str, outside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outside / "file").write_text("in the way")
+    (outside / "folder").mkdir()
+    assert cli.main(["ask", "there-is-no-such-video.mp4", COLOUR, "--timeline", place]) == 1
+    assert capsys.readouterr().err.startswith(f"error: --timeline {place} cannot be written: ")
+    assert not list((outside / "folder").iterdir()) and (outside / "file").read_text() == "in the way"
 
 
 def test_two_questions_are_told_to_need_quotes(capsys: pytest.CaptureFixture[str]) -> None:

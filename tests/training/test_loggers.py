@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_runs import small_run
 
 from vilamp.errors import ConfigError
-from vilamp.training.loggers import PatientWandbLogger, _finish, open_loggers
+from vilamp.training import loggers
+from vilamp.training.loggers import open_loggers
+from vilamp.training.run import train
 
 ONLINE = """
 import logging, os, sys
@@ -68,7 +75,7 @@ def killed(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_goes_on_without_the_process_of_wandb_and_says_so_once(tmp_path: Path) -> None:
     done = killed(tmp_path / "run", "wandb")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("WARNING:vilamp") == 1 and "W&B's process has ended" in done.stderr
+    assert done.stderr.count("WARNING:vilamp") == 1 and "W&B has ended" in done.stderr
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 40
 
@@ -103,23 +110,72 @@ def test_online_without_network_or_key_is_an_offline_run_and_said_once(tmp_path:
         assert len(runs) == 1 and b"train/loss" in runs[0].read_bytes()
 
 
-def test_a_server_that_is_gone_at_the_end_is_waited_for_no_longer_than_set(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Unsent:
-        """A W&B run that behaves as one whose upload does not end within ``finish_timeout``."""
+class Blocked:
+    """A W&B run of which no call returns before it is ``freed``."""
 
-        class settings:  # noqa: N801
-            sync_dir = "wandb/run-1"
+    id = "1"
+    settings = SimpleNamespace(sync_dir="wandb/run-1")
+
+    def __init__(self) -> None:
+        self.freed = Event()
+
+    def log(self, *_: Any, **__: Any) -> None:
+        self.freed.wait()
+
+    finish = log
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
+    run = Blocked()
+    monkeypatch.setattr(loggers, "_wandb_run", lambda *_: run)
+    yield run
+    run.freed.set()  # only now that everything has ended
+
+
+def test_a_run_does_not_wait_for_a_wandb_that_takes_nothing(
+    blocked: Blocked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = small_run(tmp_path / "run", tmp_path / "data", "logger=wandb", "logger.timeout=0.01", "trainer.max_epochs=2")
+    with caplog.at_level(logging.WARNING, "vilamp"):
+        run = train(cfg)
+    assert not blocked.freed.is_set()
+    with (tmp_path / "run" / "metrics.csv").open() as lines:
+        logged = [int(row["step"]) for row in csv.DictReader(lines) if row["train/loss"]]
+    assert logged == list(range(run.trainer.global_step)) and len(logged) == 4
+    (told,) = caplog.messages
+    assert "logger.timeout=0.01 seconds" in told and "`wandb sync wandb/run-1` sends" in told
+
+
+def test_what_waits_for_wandb_has_a_bound_and_it_is_said_once(
+    blocked: Blocked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loggers, "WAITING", 3)
+    with caplog.at_level(logging.WARNING, "vilamp"), open_loggers(tmp_path, "offline", "some", 0.01, {}) as both:
+        for step in range(20):
+            for logger in both:
+                logger.log_metrics({"train/loss": 1.5}, step=step)
+        wandb_logger: Any = both[1]
+        assert wandb_logger._calls.qsize() == 3
+    (told,) = caplog.messages
+    assert "3 calls wait for it" in told
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 20
+
+
+def test_a_server_that_is_gone_at_the_end_is_waited_for_no_longer_than_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unsent(Blocked):
+        """Behaves as one whose upload does not end within ``finish_timeout``."""
 
         def finish(self, exit_code: int) -> None:
             raise TimeoutError("Timed out finishing run.")
 
-    with caplog.at_level(logging.WARNING):
-        logger: Any = PatientWandbLogger.__new__(PatientWandbLogger)
-        logger._experiment, logger._checkpoint_callbacks = Unsent(), {}
-        _finish(logger, [True], 3)
-    assert "logger.timeout=3 seconds; `wandb sync wandb/run-1` sends the rest" in caplog.text
+    monkeypatch.setattr(loggers, "_wandb_run", lambda *_: Unsent())
+    with caplog.at_level(logging.WARNING, "vilamp"), open_loggers(tmp_path, "online", "some", 3, {}):
+        pass
+    (told,) = caplog.messages
+    assert "logger.timeout=3 seconds" in told and "`wandb sync wandb/run-1` sends what W&B has" in told
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])

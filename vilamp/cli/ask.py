@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from vilamp import config
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if len(questions) > 1:
         _parser(prog).error(f"one question at a time, in quotes; got {', '.join(map(repr, questions))}")
     try:
+        if arguments.timeline is not None:
+            _check_writable(arguments.timeline)
         session = _open(arguments.video, settings)
         teller = _Teller(session, arguments)
         if questions:
@@ -63,6 +66,20 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--thumbnails", action="store_true", help="show keyframes in the terminal, which needs colours")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each answer, and nothing else")
     return parser
+
+
+@contextmanager
+def _writing_timeline(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"--timeline {file} cannot be written: {error.strerror}") from error
+
+
+def _check_writable(file: Path) -> None:
+    """Raise OutputError where a picture cannot be written; what is there stays, and nothing is left."""
+    with _writing_timeline(file), file.open("ab") if file.exists() else TemporaryFile(dir=file.parent):
+        pass
 
 
 def _open(video: str, settings: Sequence[str]) -> Session:
@@ -125,12 +142,12 @@ class _Teller:
         """
         answer = self.session.ask(question)
         self.count += 1
-        picture = self._picture(answer)
         if self.arguments.json:
-            named = {"video": self.arguments.video, **answer.as_dict(), "timeline": picture}
+            named = {"video": self.arguments.video, **answer.as_dict(), "timeline": self._picture(answer)}
             print(json.dumps(named), flush=True)
             return
         self._show(self.console, answer)
+        picture = self._picture(answer)  # a disk may have become full, and the answer is there
         if picture is not None:
             print(f"timeline: {picture}")
 
@@ -168,8 +185,6 @@ class _Teller:
             return None
         if self.count > 1:  # the ones before it stay
             file = file.with_stem(f"{file.stem}-{self.count}")
-        try:
+        with _writing_timeline(file):
             self.session.timeline(answer).savefig(file, format="png")
-        except OSError as error:
-            raise OutputError(f"--timeline {file} cannot be written: {error.strerror}") from error
         return str(file)

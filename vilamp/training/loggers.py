@@ -6,7 +6,10 @@ import csv
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -21,40 +24,79 @@ Mode = Literal["offline", "online", "disabled"]
 MODES = get_args(Mode)
 
 
-class PatientWandbLogger(WandbLogger):
-    """W&B's logger, which can end without ending the run: that is said once, and from then on it takes nothing.
+WAITING = 1000
+"""Calls that may wait for W&B; what is logged while so many do is left out of W&B."""
+SHARE = 0.9
+"""Of the timeout at the end that W&B's process gives itself; in the rest it must say that it did not finish."""
 
-    W&B has a process of its own, which can be killed.  A network that fails is no such end: that process keeps what it
-    could not send.
+
+class PatientWandbLogger(WandbLogger):
+    """W&B's logger, which neither ends a run nor holds it up: a thread of its own makes the calls, in their order.
+
+    W&B has a process of its own, which can be killed, or take nothing for as long as it likes.  A network that fails is
+    no such end: that process keeps what it could not send.  What happens to W&B is said once.
+
+    Args:
+        experiment: W&B's run.
+        timeout: seconds to wait for it at the end.
     """
 
-    gone = False
+    def __init__(self, experiment: Any, timeout: float) -> None:
+        super().__init__(experiment=experiment)
+        self._timeout = timeout
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._told = self._gone = False
+        self._caller = Thread(target=self._make_calls, name="wandb", daemon=True)  # the program's end waits for none
+        self._caller.start()
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """As the class above, unless it is gone."""
-        self.attempt(super().log_metrics, metrics, step)
+        """As the class above, as soon as W&B takes it."""
+        if self._calls.qsize() < WAITING:
+            self._calls.put(partial(super().log_metrics, metrics, step))
+        else:
+            self._tell(f"W&B does not keep up: {WAITING} calls wait for it, and until it goes on it gets no more.")
 
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """As the class above, unless it is gone."""
-        self.attempt(super().log_image, key, images, step, **kwargs)
+    def end(self, exit_code: int) -> None:
+        """Let W&B take what waits and finish its run, for no longer than the timeout."""
+        self._calls.put(partial(self.experiment.finish, exit_code=exit_code))
+        self._calls.put(None)
+        self._caller.join(self._timeout)
+        if self._caller.is_alive():
+            self._late()
+            # W&B would wait for its process again, without an end, when the program ends; here nobody waits with it.
+            leaving = Thread(target=self._teardown, daemon=True)
+            leaving.start()
+            leaving.join(1)
 
-    def attempt(self, action: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Do something that needs W&B's process."""
+    def _make_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if not self._gone:
+                self._make(call)
+
+    def _make(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except TimeoutError:  # of finish
+            self._late()
+        except Exception as error:  # whatever it is, the run goes on
+            self._gone = True
+            self._tell(f"W&B has ended ({type(error).__name__}: {error}).")
+            self._teardown()  # else it fails when the program ends, with a traceback
+
+    def _teardown(self) -> None:
         import wandb
 
-        if self.gone:
-            return
-        try:
-            action(*args, **kwargs)
-        except (ConnectionError, wandb.Error) as error:
-            self.gone = True
-            log.warning(
-                "W&B's process has ended (%s: %s). The run goes on, and metrics.csv has every step; `wandb sync %s` "
-                "sends what W&B had until now",
-                type(error).__name__, error, self.experiment.settings.sync_dir,
-            )  # fmt: skip
-            with suppress(ConnectionError):
-                wandb.teardown()  # else it fails when the program ends, with a traceback
+        with suppress(ConnectionError):
+            wandb.teardown()
+
+    def _late(self) -> None:
+        self._tell(f"W&B did not take everything within logger.timeout={self._timeout:g} seconds.")
+
+    def _tell(self, what: str) -> None:
+        if not self._told:
+            self._told = True
+            folder = self.experiment.settings.sync_dir
+            log.warning("%s metrics.csv has every step; `wandb sync %s` sends what W&B has", what, folder)
 
 
 @contextmanager
@@ -82,11 +124,11 @@ def open_loggers(
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
     loggers: list[Logger] = [_csv_logger(folder, steps_behind)]
     if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
-        loggers.append(PatientWandbLogger(experiment=_wandb_run(folder, mode, project, timeout, config)))
+        loggers.append(PatientWandbLogger(_wandb_run(folder, mode, project, timeout, config), timeout))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
         ended_well: list[bool] = []
         for logger in loggers:
-            closing.callback(_finish, logger, ended_well, timeout)
+            closing.callback(_finish, logger, ended_well)
         yield loggers
         ended_well.append(True)
 
@@ -114,8 +156,9 @@ def _csv_logger(folder: Path, steps_behind: int) -> CSVLogger:
 def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any:
     import wandb  # takes a second, which a run without it should not pay
 
+    wandb.setup(wandb.Settings(silent=True))  # also for what is no run's
     settings = wandb.Settings(
-        silent=True, console="off", init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True
+        silent=True, console="off", init_timeout=timeout, finish_timeout=SHARE * timeout, finish_timeout_raises=True
     )
     try:
         return wandb.init(project=project, dir=str(folder), mode=mode, config=config, settings=settings)
@@ -132,20 +175,12 @@ def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: d
     return _wandb_run(folder, "offline", project, timeout, config)
 
 
-def _finish(logger: Logger, ended_well: list[bool], timeout: float) -> None:
+def _finish(logger: Logger, ended_well: list[bool]) -> None:
     """Write what is not written yet; ``ended_well`` is empty where the run failed."""
     failed = not ended_well
     logger.finalize("failed" if failed else "success")
-    if not isinstance(logger, PatientWandbLogger):
-        return
-    folder = logger.experiment.settings.sync_dir
-    try:
-        logger.attempt(logger.experiment.finish, exit_code=int(failed))
-    except TimeoutError:
-        log.warning(
-            "W&B did not take everything within logger.timeout=%g seconds; `wandb sync %s` sends the rest",
-            timeout, folder,
-        )  # fmt: skip
+    if isinstance(logger, PatientWandbLogger):
+        logger.end(int(failed))
 
 
 def log_report(loggers: list[Logger], report: Report) -> None:
