@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import torch
 import torch.distributed as dist
 from launch import CPU, HERE, ROOT, ended, ranks_alone, torchrun
 from lightning import Trainer
+from peft import PeftModel
 from resumable import last, settings, write_shards
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import AutoModelForCausalLM
 
 from vilamp.build import build_model, build_object, build_optim
 from vilamp.config import compose, conf_dir
@@ -23,6 +26,7 @@ from vilamp.errors import ConfigError, PluginError, Preempted
 from vilamp.models.precision import held_in
 from vilamp.training.run import evaluate, train
 from vilamp.training.sharding import FullyShard, shard
+from vilamp.training.trained import PEFT_CONFIG
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 TRAINERS = sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml"))
@@ -70,6 +74,22 @@ def test_two_nodes_meet_and_what_they_leave_is_read_by_one_process(shards: Path,
     scored = evaluate(compose("evaluate", [f"checkpoint={best}", "logger=csv", f"paths.output_dir={tmp_path}/scored"]))
     assert scored.metrics["val/loss"] == pytest.approx(metrics["val/loss"], rel=1e-4)
     assert scored.metrics["val/accuracy"] == metrics["val/accuracy"]
+    check_plain_peft_loads(tmp_path / "run" / "adapter", torch.load(best, weights_only=True)["state_dict"])
+
+
+def check_plain_peft_loads(adapter: Path, stored: dict[str, torch.Tensor]) -> None:
+    """What a spread run left of its adapters is whole, and as in the checkpoint."""
+    base = AutoModelForCausalLM.from_pretrained(
+        json.loads((adapter / PEFT_CONFIG).read_text())["base_model_name_or_path"]
+    )
+    with warnings.catch_warnings():  # PEFT asks Transformers for something under its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = PeftModel.from_pretrained(base, adapter)
+    loaded = {name.removeprefix("base_model.model."): w for name, w in adapted.state_dict().items() if "lora_" in name}
+    expected = {name.removeprefix("model.language_model.lm."): w for name, w in stored.items() if "lora_" in name}
+    assert loaded.keys() == expected.keys() and loaded
+    for name, weight in loaded.items():
+        assert torch.equal(weight, expected[name]), name
 
 
 @pytest.fixture
