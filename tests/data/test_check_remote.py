@@ -102,8 +102,20 @@ def test_why_an_index_cannot_be_used_is_told(served: bytes, capsys: Any) -> None
     assert "no copy of it is made here: its index cannot be used: " in found["problems"][0]["detail"]
 
 
-def test_no_password_is_shown(served: bytes, capsys: Any) -> None:
-    assert cli.main(["inspect", "memory://name:secret@check/x.tar"]) in (0, 1)
-    assert cli.main(["pack", "--check", "memory://name:secret@check/x.tar", "--workers", "0"]) in (0, 1)
+@pytest.mark.parametrize("there", [True, False], ids=["damaged", "missing"])
+def test_no_password_is_shown(served: bytes, there: bool, capsys: Any) -> None:
+    memory = fsspec.filesystem("memory")
+    if there:
+        content = bytearray(memory.cat("/check/x.tar"))
+        content[content.rindex(served) + 10] ^= 1
+        memory.pipe("/name:secret@check/x.tar", bytes(content))
+        memory.pipe("/name:secret@check/x.tar.index.jsonl", memory.cat("/check/x.tar.index.jsonl"))
+    try:
+        assert cli.main(["inspect", "memory://name:secret@check/x.tar"]) == (0 if there else 1)
+        assert cli.main(["pack", "--check", "memory://name:secret@check/x.tar", "--workers", "0", "--json"]) == 1
+    finally:
+        if there:
+            memory.rm("/name:secret@check", recursive=True)
     told = capsys.readouterr()
     assert "secret" not in told.out + told.err
+    assert ("checksum" if there else "unreachable") in told.out

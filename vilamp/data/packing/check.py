@@ -111,10 +111,9 @@ def check_shards(
     finally:
         _reader.cache_clear()  # with which the process beside this one ends
     verdict = Verdict()
-    numbers = iter(range(len(jobs)))
+    results = (found[number] for number in range(len(jobs)))
     for samples, problems in looks:
-        for number in islice(numbers, len(samples)):
-            result = found[number]
+        for result in islice(results, len(samples)):
             if isinstance(result, Skip):
                 problems.append(result)
                 continue
