@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from vilamp.data.decode import VideoReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.isolation import Budget, can_isolate
 from vilamp.data.module import VideoDataModule
+from vilamp.data.spool import Spool
 from vilamp.decoders.auto import AutoDecoder
 from vilamp.errors import ConfigError, PluginError
 from vilamp.samples import EncodedQuestion, SkipSample
@@ -201,6 +206,28 @@ def test_no_process_is_left_behind(tmp_path: Path, end: str) -> None:
             process.send_signal(signal.SIGKILL)
         process.wait(timeout=60)
     assert _ends(pid)
+
+
+@pytest.mark.parametrize("greeting_is_waited_for", [True, False])
+def test_a_process_whose_parent_did_not_read_its_answer_ends_in_silence(greeting_is_waited_for: bool) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    work = pickle.dumps((UnrulyDecoder(), asdict(SETTINGS), 1.0, asdict(Spool())))
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "vilamp.data.decode_child", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    theirs.close()
+    with child:
+        assert child.stdin is not None and child.stderr is not None
+        if not greeting_is_waited_for:
+            ours.close()
+        child.stdin.write(struct.pack("<Q", len(work)) + work)
+        child.stdin.flush()
+        if greeting_is_waited_for:
+            assert select.select([ours], [], [], 60)[0]
+            ours.close()  # with what was not read, which resets the other end
+        assert (child.wait(timeout=60), child.stderr.read()) == (0, b"")
 
 
 def test_a_drop_in_decoder_decodes_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

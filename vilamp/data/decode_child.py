@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,11 @@ def main() -> None:
     ours = socket.socket(fileno=int(sys.argv[1]))
     for to_everybody in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, a scheduler: the parent decides what ends
         signal.signal(to_everybody, signal.SIG_IGN)
+    with suppress(ConnectionError):  # a parent that was killed resets it where an answer had not been read
+        _serve(ours)
+
+
+def _serve(ours: socket.socket) -> None:
     try:
         work = _receive(sys.stdin.buffer)
     except Exception:  # foreign code is imported
