@@ -26,5 +26,5 @@ def small_run(folder: Path, data_dir: Path, *overrides: str, name: str = "train"
     if name == "train":
         common += [f"data.generate.{setting}={value}" for setting, value in FEW.items()]
         common += ["data.batch_size=2", "data.num_workers=0", "trainer.max_epochs=1", "num_keyframes=3", "logger=csv"]
-        common += ["report=false"]
+        common += ["trainer.val_check_interval=1.0", "report=false"]
     return compose(name, [*common, *overrides])

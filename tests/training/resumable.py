@@ -39,6 +39,7 @@ def settings(shards: Path, folder: Path, *more: str) -> list[str]:
     run = [
         f"hydra.run.dir={folder}",
         "trainer.max_epochs=2",
+        "trainer.val_check_interval=1.0",
         "checkpoint.every_n_steps=1",
         "logger=csv",
         "report=false",

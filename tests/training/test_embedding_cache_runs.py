@@ -48,7 +48,8 @@ def run(shards: Path, tmp_path: Path) -> Any:
 
 def _config(folder: Path, *overrides: str) -> DictConfig:
     common = [f"paths.output_dir={folder}", "data=shards", "data.num_workers=0", "logger=csv", "num_keyframes=3"]
-    return compose("train", [*common, "report=false", f"trainer.max_epochs={EPOCHS}", *overrides])
+    epochs = [f"trainer.max_epochs={EPOCHS}", "trainer.val_check_interval=1.0"]
+    return compose("train", [*common, "report=false", *epochs, *overrides])
 
 
 def _cached(folder: Path) -> str:

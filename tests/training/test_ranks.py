@@ -36,7 +36,7 @@ def test_two_ranks_with_unequal_samples_train_one_model_and_tell_every_skip_once
         "data.num_workers=0",
         *(f"data.{name}={tmp_path}/{name}.tar" for name in ("train", "val")),
     ]
-    arguments += [f"paths.output_root={tmp_path}/runs", "trainer.max_epochs=1"]
+    arguments += [f"paths.output_root={tmp_path}/runs", "trainer.val_check_interval=1.0"]
     arguments += ["data.max_skip_rate=1", f"trainer={strategy}", *CPU]
     done = ended(torchrun(HERE / "ranked.py", [str(tmp_path), *arguments]))
     assert done.returncode == 0, done.stderr

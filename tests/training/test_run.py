@@ -250,7 +250,7 @@ def test_own_shards_with_text_alone_many_questions_and_a_broken_video(config: An
     assert run.trainer.global_step == 8  # a step whose sample was skipped is still a step
     assert run.metrics["data/skipped/decode"] == 1
     assert run.metrics["data/skipped/too_long"] == 1
-    assert run.metrics["data/decoded_by/pyav"] == 2 + 3  # "both" in two epochs, and in three validations
+    assert run.metrics["data/decoded_by/pyav"] == 2 + 5  # "both" in two epochs, and in five validations
     assert run.metrics["data/gaps"] == 0
     rows = [json.loads(line) for line in (run.folder / "quarantine.jsonl").read_text().splitlines()]
     assert {(row["key"].split("/")[0], row["reason"]) for row in rows} == {("broken", "decode"), ("long", "too_long")}
