@@ -119,10 +119,16 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
     else:
         model = _new_model(cfg, init if isinstance(init, Checkpoint) else None, weights)
     if lora is not None:  # after the filling, because an adapter renames the weights beside which it stands
-        own = cfg.get("init") or cfg.model.language_model
-        base = init.language_model_path if isinstance(init, FromRun) else own.path
-        lora.adapt(model.language_model, weights=weights, base=str(base))
+        lora.adapt(model, weights=weights, bases=_bases(cfg, init))
     return model
+
+
+def _bases(cfg: DictConfig, init: Init | None) -> dict[str, str]:
+    """Part -> hub id or path of what adapters would stand beside."""
+    parts = ("language_model", "vision_tower")
+    if isinstance(init, FromRun):
+        return {part: init.base(part) for part in parts}
+    return {part: str((cfg.get("init") or cfg.model[part]).path) for part in parts}
 
 
 def _model_of_run(cfg: DictConfig, trained: Trained, *, adapters_stay: bool) -> VideoLM:
@@ -144,7 +150,7 @@ def _model_of_run(cfg: DictConfig, trained: Trained, *, adapters_stay: bool) -> 
     model = build_model(began)
     model.init_report = trained.fill(model)
     if not adapters_stay:
-        merge_adapters(model.language_model)
+        merge_adapters(model)
     return model
 
 

@@ -1,9 +1,10 @@
-"""Adapters of the language model, and its checkpointed layers."""
+"""Adapters of the language model and of the vision tower, and checkpointed layers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from vilamp.build import build_model, build_optim
 from vilamp.config import compose, conf_dir
 from vilamp.errors import ConfigError
 from vilamp.models.language_model import LanguageModel
-from vilamp.models.lora import Lora, adapter_parameters, adapter_tensors, load_adapter, merge_adapters
+from vilamp.models.lora import (
+    Lora,
+    adapted_models,
+    adapter_parameters,
+    adapter_tensors,
+    load_adapter,
+    merge_adapters,
+)
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import IGNORED
 from vilamp.training.run import evaluate, train
@@ -65,10 +73,34 @@ def test_only_adapters_get_gradients(kind: str) -> None:
     assert adapters
     answer_loss(model)[0].backward()
     assert set(gradients(model)) == {f"language_model.{name}" for name in adapters}
+    assert set(adapted_models(model)) == {"language_model"} | ({"vision_tower"} if "vision" in kind else set())
     for name in ("scorer", "vision_tower", "selector"):
         part = getattr(model, name)
-        assert not adapter_parameters(part)
-        assert not any(parameter.requires_grad for parameter in part.parameters())
+        trains = {key for key, parameter in part.named_parameters() if parameter.requires_grad}
+        assert trains == adapter_parameters(part)
+
+
+def test_adapters_of_the_tower_begin_by_changing_nothing_learn_and_merge() -> None:
+    plain, adapted = build(), build("lora=vision", "lora.dropout=0")
+    assert len(adapter_parameters(adapted.vision_tower)) == 2 * 6 * len(plain.vision_tower.siglip.encoder.layers)
+    size = plain.vision_tower.preprocess.size
+    frames = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = plain.vision_tower(frames)
+    assert torch.equal(adapted.vision_tower(frames), before)
+    for _ in range(2):  # the first step moves one of an adapter's two matrices only
+        adapted.vision_tower(frames).square().sum().backward()
+        assert {name for name in gradients(adapted) if "vision_tower" in name} == {
+            f"vision_tower.{name}" for name in adapter_parameters(adapted.vision_tower)
+        }
+        with torch.no_grad():
+            for parameter in adapted.vision_tower.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.01 * parameter.grad / parameter.grad.norm().clamp(min=1e-9)
+    learnt = adapted.vision_tower(frames)
+    assert (learnt - before).abs().max() > 1e-3
+    merge_adapters(adapted)
+    assert set(adapted.state_dict()) == set(plain.state_dict())
+    torch.testing.assert_close(adapted.vision_tower(frames), learnt, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", NEW)
@@ -79,7 +111,7 @@ def test_adapters_begin_by_changing_nothing_and_merge_into_what_they_have_learnt
     train_a_step(adapted)
     learnt = answer_loss(adapted)[0].detach()
     assert learnt < 0.9 * loss
-    merge_adapters(adapted.language_model)
+    merge_adapters(adapted)
     assert not adapter_parameters(adapted.language_model)
     assert set(adapted.state_dict()) == set(plain.state_dict())
     torch.testing.assert_close(answer_loss(adapted)[0].detach(), learnt, rtol=1e-4, atol=1e-4)
@@ -89,14 +121,15 @@ def test_adapters_begin_by_changing_nothing_and_merge_into_what_they_have_learnt
 def test_adapters_go_through_the_names_of_peft_and_back(kind: str) -> None:
     first, second = build(f"lora={kind}", "lora.dropout=0"), build(f"lora={kind}", "lora.dropout=0")
     train_a_step(first)
-    load_adapter(second.language_model, adapter_tensors(first.language_model), "adapter")
+    ours, theirs = (adapted_models(model)["language_model"] for model in (first, second))
+    load_adapter(theirs, adapter_tensors(ours), "adapter")
     assert torch.equal(answer_loss(second)[0], answer_loss(first)[0])
-    tensors = adapter_tensors(first.language_model)
+    tensors = adapter_tensors(ours)
     name = next(iter(tensors))
     with pytest.raises(ConfigError, match=r"adapter holds other adapters .* missing \['base_model\.model\."):
-        load_adapter(second.language_model, {n: t for n, t in tensors.items() if n != name}, "adapter")
+        load_adapter(theirs, {n: t for n, t in tensors.items() if n != name}, "adapter")
     with pytest.raises(ConfigError, match="adapter holds adapters of another size"):
-        load_adapter(second.language_model, tensors | {name: tensors[name][:1]}, "adapter")
+        load_adapter(theirs, tensors | {name: tensors[name][:1]}, "adapter")
 
 
 def test_settings_reach_peft() -> None:
@@ -124,7 +157,7 @@ def test_targets_are_endings_of_names() -> None:
         build("lora=default", "lora.targets=[q_proj,nothing]")
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"vision_rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
 def test_a_value_out_of_range_is_named(wrong: dict[str, Any]) -> None:
     ((key, value),) = wrong.items()
     with pytest.raises(ConfigError, match=f"lora needs .* got .*{key}={value}"):
@@ -178,7 +211,7 @@ def test_adapters_train_beside_weights_in_four_bits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     Qwen2ForCausalLM(Qwen2Config(**config)).save_pretrained(tmp_path)
     packed, plain = LanguageModel(str(tmp_path)), LanguageModel(str(tmp_path))
-    Lora(rank=4, dropout=0, quantize=True).adapt(packed)
+    Lora(rank=4, dropout=0, quantize=True).adapt(cast(VideoLM, SimpleNamespace(language_model=packed)))
     adapters = adapter_parameters(packed)
     for name, parameter in packed.named_parameters():
         parameter.requires_grad_(name in adapters)
@@ -199,8 +232,10 @@ def test_adapters_train_beside_weights_in_four_bits(tmp_path: Path) -> None:
 
 
 def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optim\.lr\.language_model=null would leave its adapters untrained"):
+    with pytest.raises(ConfigError, match=r"optim\.lr\.language_model=null would leave .* rate, or lora=none"):
         train(adapted_run(tmp_path, "optim.lr.language_model=null"))
+    with pytest.raises(ConfigError, match=r"optim\.lr\.vision_tower=null would leave .* or lora\.vision_rank=null"):
+        train(adapted_run(tmp_path, "lora.vision_rank=4"))
 
 
 def adapted_run(tmp_path: Path, *overrides: str, name: str = "train", folder: str = "run") -> Any:

@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
 ]
-SMALL = ["lora=default", "lora.rank=4", "lora.alpha=8", "optim.lr.language_model=1e-2", "optim.warmup=0"]
+SMALL = ["lora=vision", "lora.rank=4", "lora.vision_rank=3", "lora.alpha=8", "optim.warmup=0"]
+SMALL += ["optim.lr.language_model=1e-2", "optim.lr.vision_tower=1e-2"]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def test_training_starts_from_the_folder(root: Path, exported: Path) -> None:
     model = build_model(config(root, "none", "init=run", f"init.path={exported}", *paths, *SMALL))
     assert adapter_parameters(model.language_model)
     assert model.language_model.lm.peft_config["default"].base_model_name_or_path == str(exported / "language_model")
+    assert model.vision_tower.siglip.peft_config["default"].base_model_name_or_path == str(exported / "vision_tower")
     assert len(model.vision_tower.siglip.encoder.layers) == 2
     settings = OmegaConf.load(exported / "vilamp.yaml")
     assert settings.lora is None and settings.init is None and settings.model.language_model.path == "language_model"

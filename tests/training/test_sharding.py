@@ -18,7 +18,7 @@ from resumable import last, settings, write_shards
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, SiglipVisionModel
 
 from vilamp.build import build_model, build_object, build_optim
 from vilamp.config import compose, conf_dir
@@ -30,7 +30,7 @@ from vilamp.training.trained import PEFT_CONFIG
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 TRAINERS = sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml"))
-EVEN = ["lora=default", "lora.dropout=0", "optim.warmup=0.3"]  # nothing that draws another number on another rank
+EVEN = ["lora=vision", "lora.dropout=0", "optim.warmup=0.3"]  # nothing that draws another number on another rank
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +79,19 @@ def test_two_nodes_meet_and_what_they_leave_is_read_by_one_process(shards: Path,
 
 def check_plain_peft_loads(adapter: Path, stored: dict[str, torch.Tensor]) -> None:
     """What a spread run left of its adapters is whole, and as in the checkpoint."""
-    base = AutoModelForCausalLM.from_pretrained(
-        json.loads((adapter / PEFT_CONFIG).read_text())["base_model_name_or_path"]
-    )
-    with warnings.catch_warnings():  # PEFT asks Transformers for something under its old name
-        warnings.simplefilter("ignore", FutureWarning)
-        adapted = PeftModel.from_pretrained(base, adapter)
-    loaded = {name.removeprefix("base_model.model."): w for name, w in adapted.state_dict().items() if "lora_" in name}
-    expected = {name.removeprefix("model.language_model.lm."): w for name, w in stored.items() if "lora_" in name}
-    assert loaded.keys() == expected.keys() and loaded
-    for name, weight in loaded.items():
-        assert torch.equal(weight, expected[name]), name
+    for kind, folder, held in (
+        (AutoModelForCausalLM, adapter, "language_model.lm"),
+        (SiglipVisionModel, adapter / "vision_tower", "vision_tower.siglip"),
+    ):
+        base = kind.from_pretrained(json.loads((folder / PEFT_CONFIG).read_text())["base_model_name_or_path"])
+        with warnings.catch_warnings():  # PEFT asks Transformers for something under its old name
+            warnings.simplefilter("ignore", FutureWarning)
+            state = PeftModel.from_pretrained(base, folder).state_dict()
+        loaded = {name.removeprefix("base_model.model."): w for name, w in state.items() if "lora_" in name}
+        ours = {name: w for name, w in stored.items() if "lora_" in name and name.startswith(f"model.{held}.")}
+        assert loaded.keys() == {name.removeprefix(f"model.{held}.") for name in ours} and loaded
+        for name, weight in loaded.items():
+            assert torch.equal(weight, ours[f"model.{held}.{name}"]), name
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def four_nodes_of_eight() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("sizes", "ways"), [((32,), 32), ((4, 8), 8)], ids=["fsdp", "multi_node"])
-@pytest.mark.parametrize("lora", ["none", "default"])
+@pytest.mark.parametrize("lora", ["none", "vision"])
 def test_each_gpu_holds_its_share_of_the_7b(
     four_nodes_of_eight: None, sizes: tuple[int, ...], ways: int, lora: str
 ) -> None:

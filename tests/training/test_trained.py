@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file
 from small_runs import small_run
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, SiglipVisionModel
 
 from vilamp.build import build_model
 from vilamp.errors import ConfigError
@@ -27,7 +27,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),
 ]
-SMALL = ["lora=default", "lora.rank=4", "lora.alpha=8", "optim.lr.language_model=1e-2", "optim.warmup=0"]
+SMALL = ["lora=vision", "lora.rank=4", "lora.vision_rank=3", "lora.alpha=8", "optim.warmup=0"]
+SMALL += ["optim.lr.language_model=1e-2", "optim.lr.vision_tower=1e-2"]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def config(root: Path, folder: str, *overrides: str, name: str = "train") -> Dic
 
 @pytest.fixture(scope="module")
 def adapted(root: Path) -> Run:
-    """A run that trained adapters, the merger and the projector."""
-    return train(config(root, "adapted", *SMALL))
+    """A run that trained adapters in language model and tower, the merger and the projector."""
+    return train(config(root, "adapted", *SMALL, "model.vision_tower.hidden_layer=-2"))
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -67,6 +68,28 @@ def test_plain_peft_loads_the_adapter_beside_the_plain_language_model(adapted: R
     assert (logits - untrained).abs().max() > 1e-3, "the run has changed nothing"
 
 
+def test_plain_peft_loads_the_adapter_of_the_tower_beside_the_plain_tower(adapted: Run) -> None:
+    """Which has a layer more than is read, and a head, that must stay without adapters."""
+    folder = adapted.folder / "adapter" / "vision_tower"
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["r"] == 3 and settings["base_model_name_or_path"] == str(asset("tiny/vision_tower"))
+    base: Any = SiglipVisionModel.from_pretrained(settings["base_model_name_or_path"]).eval()
+    ours = adapted.module.model.eval().vision_tower
+    frames = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pixels = ours.preprocess(frames)
+        untrained = base(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+        theirs = PeftModel.from_pretrained(base, folder).eval()
+        patches = theirs(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+        torch.testing.assert_close(patches, ours(frames))
+    assert (patches - untrained).abs().max() > 1e-3, "the run has changed nothing"
+    assert not [warning for warning in told if "missing" in str(warning.message).lower()]
+    assert adapter_parameters(theirs) == {
+        f"base_model.model.{name.removeprefix('siglip.')}" for name in adapter_parameters(ours)
+    }
+
+
 def test_the_connector_holds_merger_and_projector_of_the_best_checkpoint(adapted: Run) -> None:
     best = torch.load(adapted.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     connector = load_file(adapted.folder / "connector.safetensors")
@@ -80,7 +103,7 @@ def test_the_connector_holds_merger_and_projector_of_the_best_checkpoint(adapted
 
 def test_what_trained_outside_the_language_model_is_in_the_connector_too(root: Path) -> None:
     rates = ["optim.lr.vision_tower=1e-3", "optim.lr.projector=null", "trainer.max_epochs=0"]
-    run = train(config(root, "tower", *SMALL, *rates))
+    run = train(config(root, "tower", "lora=default", *rates))
     held = {name.split(".")[0] for name in load_file(run.folder / "connector.safetensors")}
     assert held == {"merger", "projector", "vision_tower"}
 
@@ -101,6 +124,10 @@ def test_adapters_of_a_run_that_is_gone_are_evaluated_elsewhere(root: Path, adap
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
     scored = evaluate(config(root, "elsewhere", f"checkpoint={tmp_path / 'adapter'}", name="evaluate"))
     assert scored.metrics["val/loss"] == adapted.metrics["val/loss"]
+    shutil.move(tmp_path / "adapter" / "vision_tower", tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"vision_tower/adapter_model\.safetensors holds other .* missing \['base_"):
+        evaluate(config(root, "elsewhere", f"checkpoint={tmp_path / 'adapter'}", name="evaluate"))
+    shutil.move(tmp_path / "elsewhere", tmp_path / "adapter" / "vision_tower")
     (tmp_path / "connector.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"checkpoint: .*connector\.safetensors cannot be read"):
         evaluate(config(root, "elsewhere", f"checkpoint={tmp_path / 'adapter'}", name="evaluate"))
@@ -111,10 +138,11 @@ def test_adapters_of_a_run_that_is_gone_are_evaluated_elsewhere(root: Path, adap
 
 def test_a_run_goes_on_with_the_adapters_of_another(root: Path, adapted: Run) -> None:
     start = ["init=run", f"init.path={adapted.folder / 'adapter'}", "lora=continue"]
+    start += ["model.vision_tower.hidden_layer=-2"]
     untouched = build_model(config(root, "none", *start))
     before = weights(adapted.module.model)
     assert {name for name, weight in weights(untouched).items() if not torch.equal(weight, before[name])} == set()
-    further = train(config(root, "further", *start, "optim.lr.language_model=1e-2"))
+    further = train(config(root, "further", *start, *SMALL[-2:]))
     assert further.metrics["val/accuracy_before"] == adapted.metrics["val/accuracy"]
     after = weights(further.module.model)
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
@@ -140,6 +168,10 @@ def test_a_run_starts_from_what_another_merges_to(root: Path, adapted: Run, lora
         assert torch.equal(weight, adapted.module.model.state_dict()[name])
     assert model.init_report is not None
     assert any("lora_" in name for name in model.init_report.filled)
+    frames = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        merged, apart = (m.vision_tower(frames) for m in (model, adapted.module.model))
+    torch.testing.assert_close(merged, apart, rtol=1e-4, atol=1e-4)
     assert {name.split(".")[0] for name in model.init_report.kept} == {"scorer", "vision_tower", "language_model"}
 
 

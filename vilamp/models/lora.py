@@ -1,4 +1,4 @@
-"""LoRA through PEFT: low-rank adapters beside the frozen linear layers of the language model, and nowhere else."""
+"""LoRA through PEFT: low-rank adapters beside frozen linear layers of the language model and of the vision tower."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from vilamp.errors import ConfigError
-from vilamp.models.language_model import LanguageModel
+from vilamp.models.video_lm import VideoLM
 
 PREFIX = "lora_"
 """What the names of an adapter's own modules begin with."""
 _OF_PEFT = "base_model.model."
 """What PEFT's files put before the names of the adapted model."""
+_HOLDS = {"language_model": "lm", "vision_tower": "siglip"}
+"""The parts that adapters may stand in, and the attribute that has the model of Transformers."""
 
 
 class Adapters(ABC):
     """What ``lora`` selects."""
 
     @abstractmethod
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
-        """See to it that the language model has adapters.
+    def adapt(self, model: VideoLM, *, weights: bool = True, bases: Mapping[str, str] | None = None) -> None:
+        """See to it that the model has adapters.
 
         Args:
-            language_model: changed in place.
+            model: changed in place.
             weights: False leaves new ones on the meta device, as the model's own parameters are.
-            base: hub id or path of what new ones stand beside, for PEFT's ``adapter_config.json``.
+            bases: part -> hub id or path of what new ones stand beside, for PEFT's ``adapter_config.json``.
         """
 
 
@@ -39,13 +41,14 @@ class Lora(Adapters):
     """New adapters, which change nothing until they are trained.
 
     Args:
-        rank: r, the width of an adapter.
+        rank: r, the width of an adapter in the language model.
+        vision_rank: the same of those beside all linear layers of the vision tower that are run; None: none there.
         alpha: an adapter's output is scaled by alpha / r.
         dropout: of an adapter's input in training.
-        targets: endings of the names of linear layers; None for all in the language model's blocks.
+        targets: endings of the names of the language model's linear layers; None for all in its blocks.
         rslora: scale by alpha / sqrt(r) instead (rsLoRA, Kalajdzievski 2023).
         dora: adapters turn the rows of a layer's weight and a learned vector scales them (DoRA, Liu et al. 2024).
-        quantize: the adapted layers hold their frozen weights in 4 bits (QLoRA, Dettmers et al. 2023).
+        quantize: the language model's adapted layers hold their frozen weights in 4 bits (QLoRA, Dettmers et al. 2023).
 
     Raises:
         ConfigError: a value out of range, or what ``quantize`` needs is not there.
@@ -54,6 +57,7 @@ class Lora(Adapters):
     def __init__(
         self,
         rank: int = 64,
+        vision_rank: int | None = None,
         alpha: float = 16,
         dropout: float = 0.05,
         targets: Sequence[str] | None = None,
@@ -61,10 +65,10 @@ class Lora(Adapters):
         dora: bool = False,
         quantize: bool = False,
     ) -> None:
-        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
+        if min(rank, vision_rank or rank) < 1 or vision_rank == 0 or alpha <= 0 or not 0 <= dropout < 1:
             raise ConfigError(
-                f"lora needs rank >= 1, alpha > 0 and 0 <= dropout < 1, got rank={rank}, alpha={alpha}, "
-                f"dropout={dropout}"
+                "lora needs rank >= 1, vision_rank >= 1 or null, alpha > 0 and 0 <= dropout < 1, got "
+                f"rank={rank}, vision_rank={vision_rank}, alpha={alpha}, dropout={dropout}"
             )
         if quantize and find_spec("bitsandbytes") is None:
             raise ConfigError(
@@ -72,6 +76,7 @@ class Lora(Adapters):
                 "or take lora=default"
             )
         self.rank = rank
+        self.vision_rank = vision_rank
         self.alpha = alpha
         self.dropout = dropout
         self.targets = None if targets is None else tuple(targets)
@@ -79,52 +84,79 @@ class Lora(Adapters):
         self.dora = dora
         self.quantize = quantize
 
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
-        """Put adapters into the language model.
+    def adapt(self, model: VideoLM, *, weights: bool = True, bases: Mapping[str, str] | None = None) -> None:
+        """Put adapters into the language model, and into the vision tower if they have a rank there.
 
         Raises:
             ConfigError: no layer has such a name.
         """
-        lm = language_model.lm
-        head = lm.get_output_embeddings()
-        linear = [name for name, module in lm.named_modules() if isinstance(module, nn.Linear) and module is not head]
-        endings = sorted({name.rpartition(".")[2] for name in linear})
-        lost = [ending for ending in self.targets or () if not any(_ends(name, ending) for name in linear)]
+        bases = bases or {}
+        lm = model.language_model.lm
+        chosen = self._chosen(lm)
+        if self.quantize and weights:
+            _quantize(lm, [name for name in _linear(lm) if any(_ends(name, ending) for ending in chosen)])
+        settings = {"base_model_name_or_path": bases.get("language_model", ""), "task_type": "CAUSAL_LM"}
+        self._inject(lm, weights, r=self.rank, target_modules=chosen, **settings)
+        if self.vision_rank is not None:
+            siglip = model.vision_tower.siglip
+            # By number: the file may have layers behind those that are run, and a head with layers of the same names.
+            layers = {"layers_to_transform": list(range(len(siglip.encoder.layers))), "layers_pattern": "layers"}
+            base = bases.get("vision_tower", "")
+            self._inject(
+                siglip,
+                weights,
+                r=self.vision_rank,
+                target_modules=_endings(siglip),
+                base_model_name_or_path=base,
+                **layers,
+            )
+
+    def _chosen(self, lm: nn.Module) -> list[str]:
+        """Endings of the names of the language model's layers that get adapters."""
+        endings = _endings(lm)
+        lost = [ending for ending in self.targets or () if not any(_ends(name, ending) for name in _linear(lm))]
         if lost:
             raise ConfigError(
                 f"lora.targets={lost[0]} is no linear layer of the language model; there are: {', '.join(endings)}"
             )
-        chosen = endings if self.targets is None else list(self.targets)
-        if self.quantize and weights:
-            _quantize(lm, [name for name in linear if any(_ends(name, ending) for ending in chosen)])
+        return endings if self.targets is None else list(self.targets)
+
+    def _inject(self, module: nn.Module, weights: bool, **settings: Any) -> None:
         config = LoraConfig(
-            r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=chosen,
             use_rslora=self.rslora,
             use_dora=self.dora,
-            task_type="CAUSAL_LM",
-            base_model_name_or_path=base,
             inference_mode=False,
+            **settings,
         )
-        inject_adapter_in_model(config, lm, low_cpu_mem_usage=not weights)
+        inject_adapter_in_model(config, module, low_cpu_mem_usage=not weights)
 
 
 class ContinuedLora(Adapters):
     """The adapters of the run that ``init=run`` starts from, which go on training with their own settings."""
 
-    def adapt(self, language_model: LanguageModel, *, weights: bool = True, base: str = "") -> None:
+    def adapt(self, model: VideoLM, *, weights: bool = True, bases: Mapping[str, str] | None = None) -> None:
         """Leave them as they are.
 
         Raises:
             ConfigError: there are none.
         """
-        if not adapter_parameters(language_model):
+        if not adapted_models(model):
             raise ConfigError(
                 "lora=continue goes on with the adapters of init=run, but what init.path names has none; take "
                 "lora=default for new ones"
             )
+
+
+def _linear(model: Any) -> list[str]:
+    """Names of the linear layers in a model of Transformers, but for a language model's head."""
+    head = model.get_output_embeddings() if hasattr(model, "lm_head") else None
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+
+
+def _endings(model: nn.Module) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in _linear(model)})
 
 
 def _ends(name: str, ending: str) -> bool:
@@ -162,51 +194,57 @@ def adapter_parameters(part: nn.Module) -> set[str]:
     return {name for name, _ in part.named_parameters() if any(step.startswith(PREFIX) for step in name.split("."))}
 
 
-def merge_adapters(language_model: LanguageModel) -> None:
+def adapted_models(model: VideoLM) -> dict[str, Any]:
+    """Part -> its model of Transformers, of the parts that have adapters."""
+    held = {part: model.get_submodule(part).get_submodule(name) for part, name in _HOLDS.items()}
+    return {part: module for part, module in held.items() if adapter_parameters(module)}
+
+
+def merge_adapters(model: VideoLM) -> None:
     """Add what the adapters do to the weights beside which they stand, and take them away; in place.
 
     Raises:
         ConfigError: the result is not finite.
     """
-    lm = language_model.lm
-    adapted = [(name, module) for name, module in lm.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, module in adapted:
-        base = module.get_base_layer()
-        if base.weight.is_floating_point():  # else it is packed, and PEFT knows how
-            base.weight.data = base.weight.data.float()  # an adapter's part may be smaller than the last digit of it
-        try:
-            module.merge(safe_merge=True)
-        except ValueError as error:
-            raise ConfigError(f"the adapter of the language model's {name} cannot be merged: {error}") from error
-        _replace(lm, name, base)
-    if adapted:
-        del lm.peft_config
+    for part, adapted in adapted_models(model).items():
+        for name, module in list(adapted.named_modules()):
+            if not isinstance(module, BaseTunerLayer):
+                continue
+            base = module.get_base_layer()
+            if base.weight.is_floating_point():  # else it is packed, and PEFT knows how
+                base.weight.data = base.weight.data.float()  # an adapter's part may be smaller than its last digit
+            try:
+                module.merge(safe_merge=True)
+            except ValueError as error:
+                raise ConfigError(f"the adapter of the {part}'s {name} cannot be merged: {error}") from error
+            _replace(adapted, name, base)
+        del adapted.peft_config
 
 
-def adapter_tensors(language_model: LanguageModel) -> dict[str, Tensor]:
-    """The adapters' weights under the names that they have in PEFT's files."""
-    tensors = get_peft_model_state_dict(language_model.lm, save_embedding_layers=False)
+def adapter_tensors(adapted: nn.Module) -> dict[str, Tensor]:
+    """The adapters' weights in one of :func:`adapted_models`, under the names that they have in PEFT's files."""
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {f"{_OF_PEFT}{name}": tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def load_adapter(language_model: LanguageModel, tensors: Mapping[str, Tensor], source: str) -> None:
+def load_adapter(adapted: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill the adapters from what PEFT's file holds.
 
     Args:
-        language_model: with adapters of the same settings.
+        adapted: one of :func:`adapted_models`, with adapters of the same settings.
         tensors: as :func:`adapter_tensors` gives them.
         source: their file, for messages.
 
     Raises:
         ConfigError: they are of other adapters.
     """
-    wanted, given = set(adapter_tensors(language_model)), set(tensors)
+    wanted, given = set(adapter_tensors(adapted)), set(tensors)
     if wanted != given:
         raise ConfigError(
             f"{source} holds other adapters than those that its configuration asks for: missing "
             f"{sorted(wanted - given)[:3]}, left over {sorted(given - wanted)[:3]} (the first three of each)"
         )
     try:
-        set_peft_model_state_dict(language_model.lm, {n.removeprefix(_OF_PEFT): t for n, t in tensors.items()})
+        set_peft_model_state_dict(adapted, {n.removeprefix(_OF_PEFT): t for n, t in tensors.items()})
     except RuntimeError as error:
         raise ConfigError(f"{source} holds adapters of another size: {str(error).splitlines()[-1].strip()}") from error

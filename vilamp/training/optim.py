@@ -65,7 +65,8 @@ class PartwiseAdamW:
         for name, part in parts.items():
             trains, adapters = self.lr[name] is not None, adapter_parameters(part)
             if adapters and not trains:
-                raise ConfigError(f"optim.lr.{name}=null would leave its adapters untrained; set a rate, or lora=none")
+                without = "lora.vision_rank=null" if name == "vision_tower" else "lora=none"
+                raise ConfigError(f"optim.lr.{name}=null would leave its adapters untrained; set a rate, or {without}")
             part.requires_grad_(trains and not adapters).train(trains)
             for parameter_name in adapters:
                 part.get_parameter(parameter_name).requires_grad_(trains)

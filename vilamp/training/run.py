@@ -24,7 +24,7 @@ from vilamp.data.workers import told_lost_workers
 from vilamp.disk import RUN_FOLDER, writing_to
 from vilamp.errors import ConfigError
 from vilamp.models.checkpoint import Report as InitReport
-from vilamp.models.lora import adapter_parameters
+from vilamp.models.lora import adapted_models
 from vilamp.models.precision import hold, precision
 from vilamp.models.text import PromptEncoder
 from vilamp.report.make import make_report
@@ -133,7 +133,7 @@ def train(cfg: DictConfig) -> Run:
         elif best.best_model_path:
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             load_weights(parts.module, checkpoint["state_dict"])
-        if adapter_parameters(parts.module.model.language_model):
+        if adapted_models(parts.module.model):
             write_adapter(parts.module.model, parts.module.trained_names(), parts.module.config, parts.folder)
         figures = _of_training(parts.module) | parts.resources.measure()
         return _finish(parts, trainer, loggers, figures | {"model/trained_share": trained_share(trained)})

@@ -3,7 +3,8 @@
 ========================  ==============================================================================================
 a checkpoint              a file, ``RUN/checkpoints/best.ckpt``: what trained, and the configuration
 a run's folder            its ``best.ckpt``, or ``last.ckpt`` where nothing validated
-adapters                  ``RUN/adapter/``, in PEFT's format, with the configuration in ``vilamp.yaml``; beside it
+adapters                  ``RUN/adapter/``, the language model's in PEFT's format, with the configuration in
+                          ``vilamp.yaml``; in it ``vision_tower/``, the tower's if there are any; beside it
                           ``connector.safetensors``, with merger, projector and whatever else trained
 a whole model             what ``vilamp export`` wrote: a folder for each large part, ``connector.safetensors`` and
                           ``vilamp.yaml``
@@ -29,7 +30,7 @@ from vilamp.disk import partial_of
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Init, Report
-from vilamp.models.lora import adapter_parameters, adapter_tensors, load_adapter
+from vilamp.models.lora import adapted_models, adapter_parameters, adapter_tensors, load_adapter
 from vilamp.models.pretrained import local_folder
 from vilamp.models.video_lm import VideoLM
 from vilamp.training.checkpoints import BEST, LAST, read_checkpoint, write_whole
@@ -52,14 +53,14 @@ class Trained:
         source: the file or folder that was read.
         config: the run's configuration in plain containers.
         weights: name of a parameter of :class:`~vilamp.models.video_lm.VideoLM` -> weight.
-        adapter: the adapters under PEFT's names, where they do not stand among ``weights``.
+        adapters: part -> its adapters under PEFT's names, where they do not stand among ``weights``.
         whole: nothing but these weights and the paths of ``config`` is needed.
     """
 
     source: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    adapter: dict[str, Tensor] | None = None
+    adapters: dict[str, dict[str, Tensor]] | None = None
     whole: bool = False
 
     def configuration(self) -> DictConfig:
@@ -89,11 +90,19 @@ class Trained:
                 parameter.data = parameter.data.to(self.weights[name].dtype)
         model.load_state_dict(self.weights, strict=False)
         filled = {name: name for name in self.weights}
-        if self.adapter is not None:
-            load_adapter(model.language_model, self.adapter, str(self.source))
-            adapters = adapter_parameters(model.language_model)
-            filled |= {f"language_model.{name}": PEFT_WEIGHTS for name in adapters}
+        if self.adapters is not None:
+            filled |= self._fill_adapters(model, self.adapters)
         return Report(filled, kept=sorted(set(state) - set(filled)))
+
+    def _fill_adapters(self, model: VideoLM, adapters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
+        found = adapted_models(model)
+        if left := sorted(set(adapters) - set(found)):
+            raise ConfigError(f"{self.source} holds adapters of the {left[0]}, in which its settings want none")
+        filled: dict[str, str] = {}
+        for part, adapted in found.items():
+            load_adapter(adapted, adapters.get(part, {}), str(_adapter_folder(self.source, part) / PEFT_WEIGHTS))
+            filled |= {f"{part}.{name}": PEFT_WEIGHTS for name in adapter_parameters(model.get_submodule(part))}
+        return filled
 
 
 class FromRun(Init):
@@ -107,11 +116,11 @@ class FromRun(Init):
     """
 
     def __init__(self, path: str) -> None:
-        self.trained = read_trained(path, "init.path")
-        self.language_model_path = (
-            self.trained.config["model"]["language_model"]["path"] if self.trained.whole else path
-        )
-        """What holds the language model as the run left it: a folder of Transformers, or else the run."""
+        self.path, self.trained = path, read_trained(path, "init.path")
+
+    def base(self, part: str) -> str:
+        """What holds a part as the run left it: a folder of Transformers, or else the run."""
+        return str(self.trained.config["model"][part]["path"]) if self.trained.whole else self.path
 
 
 def read_trained(path: str, setting: str) -> Trained:
@@ -146,8 +155,18 @@ def read_trained(path: str, setting: str) -> Trained:
 
 def _read_adapter(folder: Path, setting: str) -> Trained:
     config = _settings(folder, setting)
-    connector, adapter = folder.parent / CONNECTOR, folder / PEFT_WEIGHTS
-    return Trained(folder, config, _tensors(connector, setting), _tensors(adapter, setting))
+    places = {part: _adapter_folder(folder, part) for part in ("language_model", "vision_tower")}
+    adapters = {
+        part: _tensors(place / PEFT_WEIGHTS, setting)
+        for part, place in places.items()
+        if place == folder or place.exists()
+    }
+    return Trained(folder, config, _tensors(folder.parent / CONNECTOR, setting), adapters)
+
+
+def _adapter_folder(folder: Path, part: str) -> Path:
+    """Where the adapters of a part are; those of the language model are where PEFT's users expect them."""
+    return folder if part == "language_model" else folder / part
 
 
 def _read_whole(folder: Path, setting: str) -> Trained:
@@ -186,17 +205,18 @@ def write_adapter(model: VideoLM, trained: set[str], config: dict[str, Any], fol
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    language_model = model.language_model
-    beside, adapters = connector(model, trained), adapter_tensors(language_model)
-    beside, adapters = ({name: whole(t) for name, t in tensors.items()} for tensors in (beside, adapters))
+    beside = {name: whole(tensor) for name, tensor in connector(model, trained).items()}
+    found = adapted_models(model)
+    adapters = {part: {n: whole(t) for n, t in adapter_tensors(adapted).items()} for part, adapted in found.items()}
     if not first_rank():
         return
 
     def fill(place: Path) -> None:
-        settings = copy(language_model.lm.peft_config["default"])
-        settings.inference_mode = True  # as PEFT itself writes it
-        settings.save_pretrained(place)
-        write_tensors(place / PEFT_WEIGHTS, adapters)
+        for part, adapted in found.items():
+            settings = copy(adapted.peft_config["default"])
+            settings.inference_mode = True  # as PEFT itself writes it
+            settings.save_pretrained(_adapter_folder(place, part))
+            write_tensors(_adapter_folder(place, part) / PEFT_WEIGHTS, adapters[part])
         (place / SETTINGS).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
 
     # The connector first: adapters that are there always have one.
@@ -205,12 +225,16 @@ def write_adapter(model: VideoLM, trained: set[str], config: dict[str, Any], fol
 
 
 def connector(model: VideoLM, trained: Collection[str] = ()) -> dict[str, Tensor]:
-    """The weights of the connecting parts, and those outside the language model that trained (as in checkpoints)."""
+    """The weights of the connecting parts, and those of others that trained (as in checkpoints) and are no adapters.
+
+    Those of the language model are never among them: it trains as a whole only without adapters.
+    """
+    adapters = adapter_parameters(model)
     return {
         name: weight
         for name, weight in model.state_dict().items()
         if name.startswith(tuple(f"{part}." for part in CONNECTING))
-        or (f"model.{name}" in trained and not name.startswith("language_model."))
+        or (f"model.{name}" in trained and name not in adapters and not name.startswith("language_model."))
     }
 
 
