@@ -24,7 +24,7 @@ import vilamp
 from vilamp.benchmark import Item
 from vilamp.cli import main
 from vilamp.config import compose
-from vilamp.errors import ConfigError, DataError, LostWorkerError
+from vilamp.errors import ConfigError, DataError, LostWorkerError, OutputError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import Asker
 from vilamp.evaluation.run import Evaluation, evaluate
@@ -152,6 +152,18 @@ def test_an_evaluation_goes_on_where_it_was_ended(
     for video in ("a", "b"):
         of_video = {f"{video}/{number}" for number in range(3)}
         assert of_video <= set(asked) or of_video <= done, "all questions of a video or none are asked"
+
+
+def test_scores_that_find_no_room_are_shown_and_no_answer_is_lost(
+    checkpoint: Path, questions: Path, whole: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*result\.json"):
+        evaluating.run(checkpoint, questions, tmp_path)
+    assert "6 of 12 questions were asked" in capsys.readouterr().out
+    (tmp_path / "result.json").rmdir()
+    evaluating.run(checkpoint, questions, tmp_path)
+    assert evaluating.same(tmp_path) == evaluating.same(whole.folder)
 
 
 def test_a_finished_evaluation_asks_nothing_more(

@@ -103,9 +103,11 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             found = result(type(benchmark).__name__, benchmark, items, answers, own, parts.module.config)
             found |= {"memory": _highest(reports), "processes": len(reports)}
             in_order = [answers[item.key] for item in items]
-            merge(folder, in_order)
-            write_json(folder / FILE, found)
-    _show(found, folder, benchmark.shown_apart)
+            try:
+                merge(folder, in_order)
+                write_json(folder / FILE, found)
+            finally:  # a disk may have become full, and the scores are there
+                _show(found, folder, benchmark.shown_apart)
     with writing_to({folder: RUN_FOLDER}):
         benchmark.finish(found, folder)
     if cfg.report:

@@ -291,26 +291,32 @@ def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: li
 
 
 def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
-    """Write ``metrics.json``, the answers and the report, and show the figures."""
+    """Write ``metrics.json`` and the answers, show the figures, and then look at some questions for the report."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
     first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
+    if first:
+        try:
+            if parts.module.right:
+                write_right(parts.folder, parts.module.right)
+            (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        finally:  # a disk may have become full, and the figures are there
+            _show(metrics, parts.folder)
     samples = None
     # No such setting: a checkpoint from before there were reports.  A model that is spread needs all of its processes.
     if (first or spread) and parts.module.config.get("report", True):
         batches = parts.data.whole_val_dataloader() if parts.data.validates else []
         samples = show(parts.module.model.eval(), parts.encode, cast(Iterable[Batch], batches))
-    if first:
-        if parts.module.right:
-            write_right(parts.folder, parts.module.right)
-        (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        table = Table("metric", "value", title=f"{parts.folder}")
-        for name, value in metrics.items():
-            table.add_row(name, f"{value:.4g}")
-        Console().print(table)
-        if samples is not None:
-            samples.write(parts.folder)
-            report = make_report(parts.folder)
-            print(f"report: {report.file}")
-            log_report(loggers, report)
+    if first and samples is not None:
+        samples.write(parts.folder)
+        report = make_report(parts.folder)
+        print(f"report: {report.file}")
+        log_report(loggers, report)
     return Run(parts.module, parts.data, parts.encode, trainer, metrics, parts.folder)
+
+
+def _show(metrics: dict[str, float], folder: Path) -> None:
+    table = Table("metric", "value", title=f"{folder}")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    Console().print(table)
