@@ -114,7 +114,7 @@ def train(cfg: DictConfig) -> Run:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
         if start.path is not None:
             parts.skips.read_back()
-        loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
+        loggers = open_until_the_end.enter_context(run_loggers(cfg, parts, start.steps))
         best = BestCheckpoint(checkpoints, inherits=start.best)
         last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, preemption, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
@@ -163,7 +163,7 @@ def evaluate(cfg: DictConfig) -> Run:
     merged = configuration_of(cfg, trained)
     parts = restore(merged, trained)
     parts.data.require("val")
-    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
+    with _told(parts), without_remarks(), run_loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
@@ -270,7 +270,8 @@ def _told(parts: Parts) -> Iterator[None]:
         yield
 
 
-def _loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+def run_loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+    """What ``logger`` asks for, see :func:`~vilamp.training.loggers.open_loggers`."""
     node = cfg.logger
     return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
