@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,15 +91,33 @@ def test_a_mistake_in_a_setting_is_one_message(capsys: pytest.CaptureFixture[str
     assert "error: there is no setting 'max_frame'" in capsys.readouterr().err
 
 
+def test_uploaded_videos_are_gone_with_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is a stand-in, to which somebody uploads a video."""
+    uploads: list[Path] = []
+
+    def serve(loaded: LoadedModel, port: int | None) -> None:
+        uploads.append(Path(os.environ["GRADIO_TEMP_DIR"]) / "video.mp4")
+        uploads[0].write_bytes(b"private")
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # so that it is as before when the test ends
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr("vilamp.session.load_configured", lambda cfg: None)
+    monkeypatch.setitem(sys.modules, "vilamp.demo.page", SimpleNamespace(serve=serve))
+    assert cli.main(["demo"]) == 0
+    assert uploads and not uploads[0].parent.exists()
+
+
 @pytest.fixture
-def address() -> Iterator[str]:
-    """Where ``vilamp demo`` serves its page."""
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where ``vilamp demo`` serves its page; what it has to say goes into the file ``said``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = "import sys; from vilamp.cli import main; sys.exit(main())"
     command = [sys.executable, "-u", "-c", code, "demo", "num_keyframes=2", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    said = (tmp_path / "said").open("w")
+    with said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as server:
         assert server.stdout is not None
         assert any("Running on local URL" in line for line in server.stdout)
         yield f"http://127.0.0.1:{port}"
@@ -105,7 +125,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.demo
-def test_the_page_in_a_browser(address: str, clip: str) -> None:
+def test_the_page_in_a_browser(address: str, clip: str, tmp_path: Path) -> None:
     """Ask, read the answer, click on the timeline, see the frame; nothing is fetched from elsewhere."""
     from playwright.sync_api import expect, sync_playwright
 
@@ -131,3 +151,4 @@ def test_the_page_in_a_browser(address: str, clip: str) -> None:
         expect(page.locator("#frame img").first).to_be_visible(timeout=60_000)
         browser.close()
     assert asked and all(url.startswith((address, "data:", "blob:")) for url in asked)
+    assert "Traceback" not in (tmp_path / "said").read_text(), "a question that cannot be asked is told on the page"

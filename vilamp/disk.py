@@ -63,7 +63,8 @@ def writing_to(folders: Mapping[Path, str]) -> Iterator[None]:
 
 def explain(error: OSError, folders: Mapping[Path, str]) -> OutputError | None:
     """The error in the user's words, None where it is about neither a full disk nor one of the folders."""
-    file = None if error.filename is None else Path(str(error.filename)).absolute()
+    name = error.filename2 or error.filename  # where something was renamed, what it should be called
+    file = None if name is None else Path(str(name)).absolute()
     settings = [setting for folder, setting in folders.items() if file is not None and _related(file, folder)]
     if error.errno in _FULL:
         where = file or ", ".join(map(str, folders))

@@ -111,6 +111,35 @@ def test_a_timeline_that_cannot_be_written_is_told_before_anything_is_read(
     assert not list((outside / "folder").iterdir()) and (outside / "file").read_text() == "in the way"
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["words", "json"])
+def test_a_picture_that_finds_no_room_takes_no_answer_with_it(
+    form: list[str], clip: str, outside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three pictures the second has a folder in its place, which is noticed when it is written."""
+    (outside / "why-2.png").mkdir()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{COLOUR}\n{COLOUR}\n{COLOUR}"))
+    assert cli.main(["ask", clip, "--timeline", "why.png", *form]) == 1
+    said = capsys.readouterr()
+    if form:
+        told = [json.loads(line) for line in said.out.splitlines()]
+        assert [one["timeline"] for one in told] == ["why.png", None, "why-3.png"]
+        assert len({one["answer"] for one in told}) == 1
+    else:
+        assert said.out.count("% sure") == 3 and "why-2" not in said.out and "timeline: why-3.png" in said.out
+    assert said.err.count("error: ") == 1 and "error: --timeline why-2.png cannot be written: Is a dir" in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is as full as a disk can be")
+def test_on_a_full_disk_the_answer_is_told_before_the_error(
+    clip: str, outside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ask", clip, COLOUR, "--json", "--timeline", "/dev/full"]) == 1
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["question"] == COLOUR and told["timeline"] is None
+    assert said.err.splitlines()[-1] == "error: --timeline /dev/full cannot be written: No space left on device"
+
+
 def test_two_questions_are_told_to_need_quotes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["ask", "clip.mp4", "what", "colour"])

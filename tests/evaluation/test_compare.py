@@ -199,6 +199,28 @@ def test_where_package_and_data_lie_is_no_difference_but_what_the_user_typed_is(
     assert list(differing_settings(runs)) == ["model.projector.path"]
 
 
+def test_where_the_same_weights_lie_is_no_difference_and_where_others_lie_is(tmp_path: Path) -> None:
+    """Four evaluations; the weights of the first three are the same, and the third selects other keyframes."""
+
+    def run(name: str, rights: str, weights: str, **settings: Any) -> Path:
+        parts = {part: {"path": f"/{name}/{part}", "chunk": 8} for part in ("scorer", "language_model")}
+        folder = _evaluation(tmp_path / name, rights, model=parts, **{"num_keyframes": 4} | settings)
+        stored = json.loads((folder / "result.json").read_text())
+        write_json(folder / "result.json", stored | {"hashes": {"weights": weights}})
+        return folder
+
+    here, there = run("here", "yynn", "abc"), run("there", "yyny", "abc")
+    fewer, other = run("fewer", "ynnn", "abc", num_keyframes=2), run("other", "yyyy", "xyz")
+    assert differing_settings(read_runs([here, there])) == {}
+    assert differing_settings(read_runs([here, there, fewer])) == {"num_keyframes": [4, 4, 2]}
+    (pair,) = pairs(read_runs([here, fewer]), "num_keyframes=4")
+    assert (pair.only_first, pair.only_second) == (1, 0)
+    assert differing_settings(read_runs([here, there, other])) == {
+        f"model.{part}.path": [f"/here/{part}", f"/here/{part}", f"/other/{part}"]
+        for part in ("scorer", "language_model")
+    }
+
+
 def test_a_table_names_runs_by_their_settings_where_these_tell_them_apart(tmp_path: Path) -> None:
     folders = [_answered(_training(tmp_path / part, part, 0.5), "yn") for part in ("differential", "uniform")]
     runs = read_runs(folders)

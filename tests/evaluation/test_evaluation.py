@@ -24,15 +24,17 @@ import vilamp
 from vilamp.benchmark import Item
 from vilamp.cli import main
 from vilamp.config import compose
-from vilamp.errors import ConfigError, DataError, LostWorkerError
+from vilamp.errors import ConfigError, DataError, LostWorkerError, OutputError
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import Asker
+from vilamp.evaluation.compare import differing_settings, read_runs
 from vilamp.evaluation.run import Evaluation, evaluate
 from vilamp.evaluation.videos import Videos
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
 from vilamp.report.make import make_report
 from vilamp.samples import Video
+from vilamp.training.export import export
 from vilamp.training.run import evaluate as validate
 
 ROOT = Path(vilamp.__file__).parents[1]
@@ -152,6 +154,30 @@ def test_an_evaluation_goes_on_where_it_was_ended(
     for video in ("a", "b"):
         of_video = {f"{video}/{number}" for number in range(3)}
         assert of_video <= set(asked) or of_video <= done, "all questions of a video or none are asked"
+
+
+def test_scores_that_find_no_room_are_shown_and_no_answer_is_lost(
+    checkpoint: Path, questions: Path, whole: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*result\.json"):
+        evaluating.run(checkpoint, questions, tmp_path)
+    assert "6 of 12 questions were asked" in capsys.readouterr().out
+    (tmp_path / "result.json").rmdir()
+    evaluating.run(checkpoint, questions, tmp_path)
+    assert evaluating.same(tmp_path) == evaluating.same(whole.folder)
+
+
+def test_an_exported_model_that_was_moved_has_no_other_settings(
+    checkpoint: Path, questions: Path, tmp_path: Path
+) -> None:
+    export(str(checkpoint), tmp_path / "here")
+    runs = [evaluating.run(tmp_path / "here", questions, tmp_path / "first", "scoring=likelihood")]
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    runs.append(evaluating.run(tmp_path / "there", questions, tmp_path / "second", "scoring=likelihood"))
+    paths = [run.result["config"]["model"]["language_model"]["path"] for run in runs]
+    assert paths == [str(tmp_path / place / "language_model") for place in ("here", "there")]
+    assert differing_settings(read_runs([run.folder for run in runs])) == {}
 
 
 def test_a_finished_evaluation_asks_nothing_more(

@@ -9,12 +9,13 @@ from pathlib import Path
 import html5lib
 import numpy as np
 import pytest
-from made_runs import HOSTILE, SCORES, write_evaluation
+from made_runs import HOSTILE, SCORES, sample, write_evaluation
 
 from vilamp.cli import main
 from vilamp.errors import DataError
 from vilamp.report.heatmap import grid
 from vilamp.report.make import make_report
+from vilamp.report.samples import Samples
 
 HTML, SVG = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}"
 
@@ -56,7 +57,8 @@ def test_the_scores_of_each_way_of_answering_and_of_each_group(tmp_path: Path) -
     assert lengths == ["1000", "2000", "10000"], "in the order of numbers"
     assert any(word.startswith("<script>") for word in chart(page, "scores_by_kind"))
     notes = [element for element in page.iter(f"{HTML}p") if element.get("class") == "note"]
-    assert ["".join(note.itertext()) for note in notes] == [HOSTILE]
+    none = "There are none: an evaluation looks at some at its very end, if it asks about videos."
+    assert ["".join(note.itertext()) for note in notes] == [HOSTILE, none]
     unusable = next(table for table in words(page, f"{HTML}details") if table.startswith("Samples"))
     assert unusable.endswith(f"{HOSTILE}decode{HOSTILE}"), "and no other question"
 
@@ -68,6 +70,15 @@ def test_the_heat_map_has_every_cell_in_its_place_on_the_page(tmp_path: Path) ->
     told = chart(parsed(make_report(write_evaluation(tmp_path)).file), "heatmap-generation")
     assert {"1,000", "2,000", "10,000", "0%", "100%"} <= set(told) and "nan" not in told
     assert [word for word in told if word in ("0.25", "1.00", "0.75", "0.12")] == ["0.25", "1.00", "0.75", "0.12"]
+
+
+def test_questions_are_shown_closely_and_missing_ones_are_counted(tmp_path: Path) -> None:
+    Samples([sample(), sample(exact=False)], unseen=3).write(write_evaluation(tmp_path))
+    page = parsed(make_report(tmp_path).file)
+    assert len(page.findall(f".//{HTML}article")) == 2
+    told = "".join(page.itertext())
+    assert "1 with a right and 1 with a wrong answer, from the start of the benchmark" in told
+    assert "Missing here: 3, whose videos could be read no more" in told
 
 
 def test_another_grouping_by_cells_is_no_heat_map(tmp_path: Path) -> None:

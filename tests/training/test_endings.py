@@ -140,8 +140,9 @@ def test_a_folder_that_cannot_be_made_is_one_message(blocked: str, tmp_path: Pat
     assert done.stderr.count("\n") == 1
 
 
-def train_into(folder: Path) -> None:
-    train(compose("train", [*small_run(folder), f"paths.output_dir={folder}", "logger=csv", "trainer.max_epochs=1"]))
+def train_into(folder: Path, *overrides: str) -> None:
+    given = [f"paths.output_dir={folder}", "logger=csv", "trainer.max_epochs=1", *overrides]
+    train(compose("train", [*small_run(folder), *given]))
 
 
 def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path: Path) -> None:
@@ -158,6 +159,25 @@ def test_a_full_disk_is_told_with_the_settings_to_change(file: str, tmp_path: Pa
     (tmp_path / "run" / file).symlink_to("/dev/full")
     with pytest.raises(OutputError, match=rf"No space left on device while writing to {tmp_path}.*paths\.output_root"):
         train_into(tmp_path / "run")
+
+
+def test_figures_that_find_no_room_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run" / "metrics.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"cannot write .*metrics\.json: Is a directory"):
+        train_into(tmp_path / "run")
+    assert "val/accuracy" in capsys.readouterr().out
+
+
+def test_figures_are_written_before_questions_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which can take long, and more memory than there is."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vilamp.training.run.show", stop)
+    with pytest.raises(Interrupted):
+        train_into(tmp_path / "run", "report=true")
+    assert (tmp_path / "run" / "metrics.json").is_file()
 
 
 def test_an_error_of_another_kind_or_place_stays_what_it_is(tmp_path: Path) -> None:

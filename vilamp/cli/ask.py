@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if questions:
             teller.tell(questions[0])
         else:
-            _talk(teller, arguments.json)
+            return _talk(teller, arguments.json)
     except config.USER_ERRORS as error:
         return report(error, CONFIG, settings)
     except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def _writing_timeline(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"--timeline {file} cannot be written: {error.strerror}") from error
+        raise OutputError(f"--timeline {file} cannot be written: {error.strerror or error}") from error
 
 
 def _check_writable(file: Path) -> None:
@@ -108,8 +108,13 @@ def _bar() -> Iterator[Progress]:
         yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total or None)
 
 
-def _talk(teller: _Teller, quiet: bool) -> None:
-    """Question after question; a question that cannot be asked is told, and ends nothing."""
+def _talk(teller: _Teller, quiet: bool) -> int:
+    """Question after question; a question that cannot be asked is told, and ends nothing.
+
+    Returns:
+        The exit code, which tells of a picture that is missing.
+    """
+    code = 0
     if sys.stdin.isatty():
         import readline  # noqa: F401  (arrow keys)
 
@@ -118,10 +123,13 @@ def _talk(teller: _Teller, quiet: bool) -> None:
         while True:
             try:
                 teller.tell(input("? " if sys.stdin.isatty() and not quiet else ""))
+            except OutputError as error:
+                code = report(error)
             except VilampError as error:
                 report(error)
     except (EOFError, KeyboardInterrupt):
         print(file=sys.stderr)
+    return code
 
 
 class _Teller:
@@ -143,11 +151,15 @@ class _Teller:
         answer = self.session.ask(question)
         self.count += 1
         if self.arguments.json:
-            named = {"video": self.arguments.video, **answer.as_dict(), "timeline": self._picture(answer)}
-            print(json.dumps(named), flush=True)
+            picture = None
+            try:
+                picture = self._picture(answer)
+            finally:  # a disk may have become full, and the answer is there
+                named = {"video": self.arguments.video, **answer.as_dict(), "timeline": picture}
+                print(json.dumps(named), flush=True)
             return
         self._show(self.console, answer)
-        picture = self._picture(answer)  # a disk may have become full, and the answer is there
+        picture = self._picture(answer)
         if picture is not None:
             print(f"timeline: {picture}")
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 
 from vilamp import config
 from vilamp.cli.app import report
@@ -18,15 +19,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("settings", metavar="setting=value", nargs="*", help="checkpoint=PATH and others")
     parser.add_argument("--port", type=int, metavar="N", help="of the page (the first that is free from 7860 on)")
     arguments = parser.parse_intermixed_args(argv)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
     try:
         cfg = config.compose("ask", arguments.settings)
         if importlib.util.find_spec("gradio") is None:  # before a model is loaded
             raise ConfigError("vilamp demo needs gradio: pip install 'vilamp-lightning[demo]'")
-        from vilamp.demo.page import serve
-        from vilamp.session import load_configured
+        with TemporaryDirectory(prefix="vilamp-demo-") as folder:
+            os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # these two are read when gradio is imported
+            os.environ.setdefault("GRADIO_TEMP_DIR", folder)  # uploaded videos, too, which gradio would leave behind
+            from vilamp.demo.page import serve
+            from vilamp.session import load_configured
 
-        serve(load_configured(cfg), arguments.port)
+            serve(load_configured(cfg), arguments.port)
     except config.USER_ERRORS as error:
         return report(error, "ask", arguments.settings)
     return 0

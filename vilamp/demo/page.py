@@ -24,7 +24,7 @@ def page(loaded: LoadedModel) -> gr.Blocks:
         try:
             shown = desk.ask(uploaded, path, question, tell)
         except VilampError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
         told = f"{shown.answer.text or '(nothing)'}  ({shown.answer.confidence:.0%} sure)"
         return shown, told, shown.picture, shown.keyframes, None
 

@@ -105,23 +105,33 @@ class Asker:
         return [next(answered) if isinstance(one, _Asked) else one for one in prepared]
 
     def _prepare(self, item: Item, video: Video | None) -> _Asked | Answer:
-        """The question as the model reads it, or the answer that it cannot be asked."""
+        try:
+            return self._read(item, video)
+        except SkipSample as skip:
+            return Answer(item.key, None, reason=skip.reason, detail=skip.detail)
+
+    def encoded(self, item: Item, video: Video | None) -> EncodedQuestion:
+        """The question as the model reads it.
+
+        Raises:
+            SkipSample: it cannot be asked.
+        """
+        return self._read(item, video).encoded
+
+    def _read(self, item: Item, video: Video | None) -> _Asked:
         prompt = self.benchmark.ask(item, [] if video is None else video.timestamps.tolist())
         query, cut = self._fit(item.query or item.question) if video is not None else ("", False)
         question = Question(
             prompt.text, "", query, evidence=item.evidence, system=prompt.system, prefill=prompt.prefill
         )
-        try:
-            encoded = self.encode(question, item.key, video is not None, question_seed(self.seed, 0, item.key))
-            room = self.encode.max_text_tokens - len(encoded.input_ids)
-            if room < self.benchmark.max_new_tokens:
-                raise SkipSample(
-                    "too_long",
-                    f"the prompt leaves room for {room} more tokens, benchmark.max_new_tokens is "
-                    f"{self.benchmark.max_new_tokens}; lower max_frames, num_keyframes or that",
-                )
-        except SkipSample as skip:
-            return Answer(item.key, None, reason=skip.reason, detail=skip.detail)
+        encoded = self.encode(question, item.key, video is not None, question_seed(self.seed, 0, item.key))
+        room = self.encode.max_text_tokens - len(encoded.input_ids)
+        if room < self.benchmark.max_new_tokens:
+            raise SkipSample(
+                "too_long",
+                f"the prompt leaves room for {room} more tokens, benchmark.max_new_tokens is "
+                f"{self.benchmark.max_new_tokens}; lower max_frames, num_keyframes or that",
+            )
         return _Asked(item, video, prompt, encoded, cut)
 
     def _fit(self, query: str) -> tuple[str, bool]:

@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ OF_TRAINING = {
     "seconds": ("throughput/seconds",),
 }
 """Column -> its names in ``metrics.json``, of which the first that is there is taken."""
+WEIGHTS_OF = re.compile(r"model\.\w+\.path")
+"""Settings that say where weights lie; what they are, an evaluation knows by their hash."""
 KINDS = "accuracy/"
 """How the columns begin that hold the accuracy of one kind of question."""
 
@@ -48,6 +51,7 @@ class Run:
         settings: flat.
         figures: column -> value.
         way: ``generation`` or ``likelihood``; empty for a training run.
+        weights: the hash of all of them; empty for a training run.
         questions: what tells the set of questions.
         right: key of a question -> whether it is right; empty for a run from before these were kept.
     """
@@ -56,6 +60,7 @@ class Run:
     settings: dict[str, Any]
     figures: dict[str, float]
     way: str = ""
+    weights: str = ""
     questions: tuple[Any, ...] = ()
     right: dict[str, bool] = field(default_factory=dict)
 
@@ -150,6 +155,7 @@ def _evaluation(folder: Path) -> list[Run]:
             settings=settings,
             figures=_of_evaluation(result, way, [answer for answer in answers if _counts(answer, way)]),
             way=way,
+            weights=result.get("hashes", {}).get("weights", ""),
             questions=of_set,
             right={answer.key: answer.right.get(way, False) for answer in answers if _counts(answer, way)},
         )
@@ -195,10 +201,17 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Settings that all runs have and that are not the same in all -> their values.
 
-    Of a part that is another one its name (:func:`_part`) stands for all its settings.
+    Of a part that is another one its name (:func:`_part`) stands for all its settings.  Where weights lie is no
+    difference if they are the same: of runs with one hash the first one's path stands for those of all.
     """
     shared = [key for key in runs[0].settings if all(key in run.settings for run in runs)]
     columns = {key: [run.settings[key] for run in runs] for key in shared}
+    for key in filter(WEIGHTS_OF.fullmatch, shared):
+        first: dict[str, Any] = {}
+        columns[key] = [
+            first.setdefault(run.weights, path) if run.weights else path
+            for run, path in zip(runs, columns[key], strict=True)
+        ]
     differing = {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
     classes = {key.removesuffix("_target_") for key in differing if key.endswith("._target_")}
     found = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from vilamp.errors import ConfigError, DataError
 from vilamp.evaluation.answers import Answer, AnswerFile, own_file, read_answers
 from vilamp.evaluation.asking import LIKELIHOOD, Asker, Scoring
 from vilamp.evaluation.identity import claim, identity, still_to_ask
+from vilamp.evaluation.looking import look_closely
 from vilamp.evaluation.result import FILE, result
 from vilamp.evaluation.splicing import Splicer
 from vilamp.evaluation.videos import Group, Videos, group
@@ -35,9 +36,10 @@ from vilamp.report.make import make_report
 from vilamp.samples import SkipSample, Video
 from vilamp.training.console import without_remarks
 from vilamp.training.interrupt import told_interrupts
+from vilamp.training.loggers import log_report, log_scores
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss
 from vilamp.training.ranks import first_rank, gather
-from vilamp.training.run import Parts, configuration_of, restore
+from vilamp.training.run import Parts, configuration_of, restore, run_loggers
 from vilamp.training.trained import read_trained
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -90,12 +92,14 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     with _processes():
         parts = restore(merged, trained)
         folder = gather(parts.folder)[0]  # the others' own are temporary
-        with _told(folder, parts.data.memory_settings), without_remarks():
+        with _told(folder, parts.data.memory_settings), without_remarks(), ExitStack() as open_until_the_end:
             own = identity(parts.module.config, parts.module.model, items)
             if first_rank():
                 claim(folder, own)
             _same_everywhere(own)
-            _ask_all(_asker(parts, benchmark, merged), groups, parts, folder)
+            loggers = open_until_the_end.enter_context(run_loggers(merged, parts))
+            asker, splicer = _asker(parts, benchmark, merged), Splicer(parts.module.model, parts.data.reader)
+            _ask_all(asker, splicer, groups, parts, folder)
             reports = gather(_memory())
             if not first_rank():
                 return Evaluation({}, [], folder)
@@ -103,13 +107,19 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             found = result(type(benchmark).__name__, benchmark, items, answers, own, parts.module.config)
             found |= {"memory": _highest(reports), "processes": len(reports)}
             in_order = [answers[item.key] for item in items]
-            merge(folder, in_order)
-            write_json(folder / FILE, found)
-    _show(found, folder, benchmark.shown_apart)
-    with writing_to({folder: RUN_FOLDER}):
-        benchmark.finish(found, folder)
-    if cfg.report:
-        print(f"report: {make_report(folder).file}")
+            try:
+                merge(folder, in_order)
+                write_json(folder / FILE, found)
+            finally:  # a disk may have become full, and the scores are there
+                _show(found, folder, benchmark.shown_apart)
+            log_scores(loggers, found["scores"])
+            benchmark.finish(found, folder)
+            if cfg.report:
+                with _precision(parts, asker):
+                    look_closely(asker, splicer, groups, answers).write(folder)
+                report = make_report(folder)
+                print(f"report: {report.file}")
+                log_report(loggers, report)
     return Evaluation(found, in_order, folder)
 
 
@@ -199,7 +209,14 @@ def _device(accelerator: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) -> None:
+def _precision(parts: Parts, asker: Asker) -> AbstractContextManager[Any]:
+    """What ``trainer.precision`` asks for."""
+    precision = AUTOCAST[parts.module.config["trainer"]["precision"]]
+    device = asker.model.scorer.preprocess.mean.device
+    return torch.autocast(device.type, precision) if precision else nullcontext()
+
+
+def _ask_all(asker: Asker, splicer: Splicer, groups: Sequence[Group], parts: Parts, folder: Path) -> None:
     """Ask this process' share of what has no answer yet, and write every answer as it comes."""
     before = read_answers(folder)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -212,13 +229,10 @@ def _ask_all(asker: Asker, groups: Sequence[Group], parts: Parts, folder: Path) 
         prefetch_factor=1 if parts.data.num_workers else None,  # a video can be gigabytes of frames
     )
     reset_peak_rss()
-    precision = AUTOCAST[parts.module.config["trainer"]["precision"]]
-    device = asker.model.scorer.preprocess.mean.device
-    splicer = Splicer(asker.model, parts.data.reader)
     begin = time.perf_counter()
     with closing(AnswerFile(own_file(folder, rank))) as file:
         for (one, pending), video in zip(mine, track(loader, "answering", len(mine), disable=rank > 0), strict=True):
-            with torch.autocast(device.type, precision) if precision else nullcontext():
+            with _precision(parts, asker):
                 # All its questions, also where some have an answer: those asked together give the same bits again.
                 answers = splicer.answers(asker, one) if one.is_haystack else _answer(asker, one, video)
             now = time.perf_counter()

@@ -7,6 +7,7 @@ keyframes of each case are selected, unless an embedding cache knows it; and onc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,11 +22,13 @@ from vilamp.embedding_cache import Lookup
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import Asker, Seen
 from vilamp.evaluation.videos import Group, Haystack, source_of
+from vilamp.interfaces import Selection
 from vilamp.models.spliced_stream import Splice, SplicedStream
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import View
 from vilamp.probe import MAX_FRAMES
 from vilamp.samples import EncodedQuestion, SkipSample, Video
+from vilamp.training.showing import Look, told_weights
 
 WINDOW = 512
 """Frames that are decoded at a time."""
@@ -118,19 +121,61 @@ class Splicer:
     ) -> Seen:
         splices, selections = [], []
         for case, question in zip(cases, encoded, strict=True):
-            before, rest = case.spliced.before, case.spliced.length - len(case.needle)
-            whole = torch.cat([embeddings[:before], case.embeddings, embeddings[before:rest]])
-            known = Lookup(case.video.key, whole, case.video.timestamps)
-            (selection,), queries = self.model.select(replace(case.video, lookup=known), [question])
-            view = View(selection.keyframes.cpu(), queries[0], question.seed)
-            splices.append(Splice(view, case.needle.frames[:], before, case.spliced.length))
+            splice, selection = self._splice(case, question, embeddings)
+            splices.append(splice)
             selections.append(selection)
         stream = SplicedStream(self.model.stream(), splices)
-        for window in _windows(self.reader, haystack):
-            stream.feed(window.frames[: stream.wanted - stream.done])
-            if stream.done == stream.wanted:
-                break
+        for _ in self._through(stream, haystack):
+            pass
         return list(stream.end()), list(selections)
+
+    def _splice(self, case: _Case, question: EncodedQuestion, embeddings: Tensor) -> tuple[Splice, Selection]:
+        before, rest = case.spliced.before, case.spliced.length - len(case.needle)
+        whole = torch.cat([embeddings[:before], case.embeddings, embeddings[before:rest]])
+        known = Lookup(case.video.key, whole, case.video.timestamps)
+        (selection,), queries = self.model.select(replace(case.video, lookup=known), [question])
+        view = View(selection.keyframes.cpu(), queries[0], question.seed)
+        return Splice(view, case.needle.frames[:], before, case.spliced.length), selection
+
+    def _through(self, stream: SplicedStream, haystack: Haystack) -> Iterator[tuple[int, Video]]:
+        """Feed a haystack as far as it is needed; each window when it is fed, with the number of its first frame."""
+        for window in _windows(self.reader, haystack):
+            first = stream.done
+            stream.feed(window.frames[: stream.wanted - first])
+            yield first, window
+            if stream.done == stream.wanted:
+                return
+
+    @torch.no_grad()
+    def look(self, asker: Asker, item: Item) -> tuple[Look, dict[int, Tensor]]:
+        """What the model looks at for one question, and the frames that are shown of it, by their number.
+
+        Raises:
+            SkipSample: needle or haystack cannot be had.
+        """
+        case = _case(item, self._read_needle(_spliced(item).needle))
+        if isinstance(case, Answer):
+            raise SkipSample(case.reason, case.detail)
+        before, length = case.spliced.before, len(case.needle)
+        haystack = _head(case.spliced.haystack, case.spliced.length - length)
+        question = asker.encoded(item, case.video)
+        splice, selection = self._splice(case, question, self._embed(haystack))
+        look = Look(question, case.video.timestamps, selection, None)
+        shown = {*look.keyframes, *look.merged}
+        frames = {i: splice.needle[i - before] for i in shown if before <= i < before + length}
+        in_haystack = {i if i < before else i - length: i for i in shown - frames.keys()}
+        with told_weights(self.model.merger) as told:
+            for first, window in self._through(SplicedStream(self.model.stream(), [splice]), haystack):
+                for place in in_haystack.keys() & set(range(first, first + len(window))):
+                    frames[in_haystack[place]] = window.frames[place - first].clone()  # a view keeps the window
+        return replace(look, weights=torch.cat(told) if told else None), frames
+
+
+def _head(haystack: Haystack, frames: int) -> Haystack:
+    """So many of its first frames."""
+    starts = itertools.accumulate((stretch.frames for stretch in haystack), initial=0)
+    left = [(stretch, frames - start) for stretch, start in zip(haystack, starts, strict=False)]
+    return tuple(replace(stretch, frames=min(stretch.frames, rest)) for stretch, rest in left if rest > 0)
 
 
 def _case(item: Item, needle: tuple[Video, Tensor] | SkipSample) -> _Case | Answer:

@@ -46,7 +46,7 @@ def page(run: RunFolder, charts: Sequence[Chart], samples: Sequence[tuple[Sample
         f"<header><h1>{title}</h1><p>{escape(_parts(run.config))}</p>{_state(run)}</header>",
         f"<dl class=tiles>{''.join(_tiles(run))}</dl>",
         '<section aria-label="charts" class=charts>', *map(_chart, charts), "</section>",
-        *(_samples(samples) if samples or run.evaluated is None else ()),
+        *_samples(run, samples),
         *_details(run),
         f"<footer>vilamp {escape(__version__)}; <code>vilamp report {escape(str(run.path))}</code> makes this page "
         "again.</footer>",
@@ -95,16 +95,19 @@ def _chart(chart: Chart) -> str:
         f"<figcaption>{caption}</figcaption></figure>"  # fmt: skip
 
 
-def _samples(samples: Sequence[tuple[Sample, Chart]]) -> Iterable[str]:
-    yield "<h2>Questions, closely</h2>"
-    if not samples:
-        yield "<p class=note>There are none: a run looks at some at its very end, if it validates on videos.</p>"
-        return
+def _samples(run: RunFolder, samples: Sequence[tuple[Sample, Chart]]) -> Iterable[str]:
+    one, start = ("an evaluation", "benchmark") if run.evaluated else ("a run", "validation set")
     right = sum(sample.exact is True for sample, _ in samples)
-    yield (
-        f"<p class=note>{right} with a right and {len(samples) - right} with a wrong answer, from the start of the "
-        "validation set: how many there are of each says nothing of the accuracy.</p>"
-    )
+    notes = [
+        f"{right} with a right and {len(samples) - right} with a wrong answer, from the start of the {start}: how many "
+        "there are of each says nothing of the accuracy."
+        if samples
+        else f"There are none: {one} looks at some at its very end, if it asks about videos."
+    ]
+    if run.samples.unseen:
+        notes.append(f"Missing here: {run.samples.unseen}, whose videos could be read no more when it looked.")
+    yield "<h2>Questions, closely</h2>"
+    yield from (f"<p class=note>{escape(note)}</p>" for note in notes)
     yield from (_sample(sample, chart) for sample, chart in samples)
 
 

@@ -95,10 +95,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Samples:
-    """The content of the file."""
+    """The content of the file.
+
+    Attributes:
+        samples: questions that were looked at.
+        costs: of an answer; an evaluation measures none.
+        unseen: questions that were to be looked at, whose video could not be read once more.
+    """
 
     samples: list[Sample] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
+    unseen: int = 0
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all."""
@@ -118,7 +125,8 @@ def read_samples(folder: Path) -> Samples:
         return Samples()
     try:
         content = json.loads(file.read_text())
-        return Samples([_sample(row) for row in content["samples"]], [Cost(**row) for row in content["costs"]])
+        costs = [Cost(**row) for row in content["costs"]]
+        return Samples([_sample(row) for row in content["samples"]], costs, int(content.get("unseen", 0)))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is none that a run writes ({error}); remove it and the report goes without") from error
 

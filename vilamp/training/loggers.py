@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -181,6 +181,14 @@ def _finish(logger: Logger, ended_well: list[bool]) -> None:
     logger.finalize("failed" if failed else "success")
     if isinstance(logger, PatientWandbLogger):
         logger.end(int(failed))
+
+
+def log_scores(loggers: list[Logger], scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Send the scores of a benchmark to W&B, as ``<way of answering>/<name>``."""
+    figures = {f"{way}/{name}": value for way, of_way in scores.items() for name, value in of_way.items()}
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_metrics(figures)
 
 
 def log_report(loggers: list[Logger], report: Report) -> None:

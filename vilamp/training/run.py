@@ -114,7 +114,7 @@ def train(cfg: DictConfig) -> Run:
         start = find_start(cfg.resume, checkpoints, parts.module.config)
         if start.path is not None:
             parts.skips.read_back()
-        loggers = open_until_the_end.enter_context(_loggers(cfg, parts, start.steps))
+        loggers = open_until_the_end.enter_context(run_loggers(cfg, parts, start.steps))
         best = BestCheckpoint(checkpoints, inherits=start.best)
         last = LastCheckpoint(checkpoints, cfg.checkpoint.every_n_steps, preemption, keeps_best=start.best)
         saving = [best, last] if parts.data.validates else [last]
@@ -163,7 +163,7 @@ def evaluate(cfg: DictConfig) -> Run:
     merged = configuration_of(cfg, trained)
     parts = restore(merged, trained)
     parts.data.require("val")
-    with _told(parts), without_remarks(), _loggers(merged, parts) as loggers:
+    with _told(parts), without_remarks(), run_loggers(merged, parts) as loggers:
         trainer = _trainer(merged, parts, loggers, [*parts.watchers, RichProgressBar()])
         trainer.validate(parts.module, parts.data, verbose=False)
         return _finish(parts, trainer, loggers, parts.module.history[-1])
@@ -270,7 +270,8 @@ def _told(parts: Parts) -> Iterator[None]:
         yield
 
 
-def _loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+def run_loggers(cfg: DictConfig, parts: Parts, steps_behind: int = 0) -> AbstractContextManager[list[Logger]]:
+    """What ``logger`` asks for, see :func:`~vilamp.training.loggers.open_loggers`."""
     node = cfg.logger
     return open_loggers(parts.folder, node.mode, node.project, node.timeout, plain(cfg), steps_behind)
 
@@ -291,26 +292,32 @@ def _trainer(cfg: DictConfig, parts: Parts, loggers: list[Logger], callbacks: li
 
 
 def _finish(parts: Parts, trainer: Trainer, loggers: list[Logger], figures: dict[str, float]) -> Run:
-    """Write ``metrics.json``, the answers and the report, and show the figures."""
+    """Write ``metrics.json`` and the answers, show the figures, and then look at some questions for the report."""
     figures = figures | parts.skips.measure() | parts.decoding.measure()
     metrics = {name: round(value, 6) for name, value in sorted(figures.items())}
     first, spread = trainer.is_global_zero, isinstance(trainer.strategy, FullyShard)
+    if first:
+        try:
+            if parts.module.right:
+                write_right(parts.folder, parts.module.right)
+            (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        finally:  # a disk may have become full, and the figures are there
+            _show(metrics, parts.folder)
     samples = None
     # No such setting: a checkpoint from before there were reports.  A model that is spread needs all of its processes.
     if (first or spread) and parts.module.config.get("report", True):
         batches = parts.data.whole_val_dataloader() if parts.data.validates else []
         samples = show(parts.module.model.eval(), parts.encode, cast(Iterable[Batch], batches))
-    if first:
-        if parts.module.right:
-            write_right(parts.folder, parts.module.right)
-        (parts.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        table = Table("metric", "value", title=f"{parts.folder}")
-        for name, value in metrics.items():
-            table.add_row(name, f"{value:.4g}")
-        Console().print(table)
-        if samples is not None:
-            samples.write(parts.folder)
-            report = make_report(parts.folder)
-            print(f"report: {report.file}")
-            log_report(loggers, report)
+    if first and samples is not None:
+        samples.write(parts.folder)
+        report = make_report(parts.folder)
+        print(f"report: {report.file}")
+        log_report(loggers, report)
     return Run(parts.module, parts.data, parts.encode, trainer, metrics, parts.folder)
+
+
+def _show(metrics: dict[str, float], folder: Path) -> None:
+    table = Table("metric", "value", title=f"{folder}")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    Console().print(table)

@@ -1,30 +1,28 @@
-"""Looks at a few validation questions closely, for the report: what was selected, and what the merger looked at."""
+"""Looks at a few questions closely, for the report: what was selected, and what the merger looked at."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vilamp.frame_file import FrameFile
 from vilamp.interfaces import FrameMerger, Selection
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
 from vilamp.report.samples import KEYFRAMES, Cost, Sample, Samples, Still, jpeg, spread
-from vilamp.samples import Batch, EncodedQuestion, Video
+from vilamp.samples import Batch, EncodedQuestion
 from vilamp.training.memory import peak_rss_gib, reset_peak_rss
 
 EACH = 3
-"""So many questions with a right and with a wrong answer are shown, if the batches that are searched have them.
-
-Of one video at most one of each.
-"""
+"""So many questions with a right and with a wrong answer are shown, if those that are searched have them."""
 BATCHES = 8
 """Of the validation set, from its start, in which they are searched."""
 MERGED = 8
@@ -45,24 +43,44 @@ def show(model: VideoLM, encode: PromptEncoder, batches: Iterable[Batch]) -> Sam
     """
     found: list[Sample] = []
     costs: list[Cost] = []
-    verdicts: Counter[bool] = Counter()
-    for batch in islice(batches, BATCHES):
+    wanted = Wanted()
+    for number, batch in enumerate(islice(batches, BATCHES)):
         asked = [i for i, video in enumerate(batch.video_of) if video >= 0]
         exact = model(batch).exact.tolist()
         if asked and not costs:
             longest = max(asked, key=lambda i: len(batch.videos[batch.video_of[i]]))
             costs = _costs(model, batch.only(longest))
-        seen: set[tuple[int, bool]] = set()
         for index in asked:
-            verdict = exact[index]
-            of_video = (batch.video_of[index], verdict)
-            if verdicts[verdict] < EACH and of_video not in seen:
-                seen.add(of_video)
-                verdicts[verdict] += 1
+            if wanted.takes((number, batch.video_of[index]), exact[index]):
                 found.append(_sample(model, encode, batch.only(index)))
-        if verdicts[True] >= EACH and verdicts[False] >= EACH:
+        if wanted.nothing_more:
             break
     return Samples(found, costs)
+
+
+class Wanted:
+    """Which questions are still to be shown: of one video at most one with a right and one with a wrong answer."""
+
+    def __init__(self) -> None:
+        self._videos: dict[bool, set[object]] = {True: set(), False: set()}
+
+    def takes(self, video: object, right: bool) -> bool:
+        """Whether a question is to be shown, which then counts as shown.
+
+        Args:
+            video: tells videos apart.
+            right: whether the answer is.
+        """
+        videos = self._videos[right]
+        if len(videos) == EACH or video in videos:
+            return False
+        videos.add(video)
+        return True
+
+    @property
+    def nothing_more(self) -> bool:
+        """Whether there are enough of both."""
+        return all(len(videos) == EACH for videos in self._videos.values())
 
 
 @contextmanager
@@ -86,6 +104,73 @@ def told_weights(merger: FrameMerger) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the model looked at for one question about a video.
+
+    Attributes:
+        question: with its evidence, and the right answer.
+        times: float64[N], of the frames, in seconds.
+        selection: the keyframes.
+        weights: float[N - K, T, P] of the merged frames; None where the merger does not tell.
+    """
+
+    question: EncodedQuestion
+    times: Tensor
+    selection: Selection
+    weights: Tensor | None
+
+    @property
+    def keyframes(self) -> list[int]:
+        """Those that are shown."""
+        return spread(self.selection.keyframes.tolist(), KEYFRAMES)
+
+    @property
+    def merged(self) -> list[int]:
+        """The merged frames that are shown, of which up to half lie in the evidence."""
+        times, evidence = self.times.tolist(), self.question.source.evidence
+        merged = self._all_merged
+        evident = [i for i in merged if any(start <= times[i] < end for start, end in evidence)]
+        shown = set(spread(evident, MERGED // 2))
+        return sorted(shown | set(spread([i for i in merged if i not in shown], MERGED - len(shown))))
+
+    @property
+    def _all_merged(self) -> list[int]:
+        return sorted(set(range(len(self.times))) - set(self.selection.keyframes.tolist()))
+
+    def sample(self, frames: Tensor | FrameFile | Mapping[int, Tensor], answer: str, right: bool) -> Sample:
+        """As the report has it.
+
+        Args:
+            frames: uint8[H, W, 3] by number, those that are shown at least.
+            answer: what the model said.
+            right: whether that is right.
+        """
+        source, relevance = self.question.source, self.selection.relevance
+        keyframes, merged, row = self.keyframes, self.merged, {i: row for row, i in enumerate(self._all_merged)}
+        return Sample(
+            key=self.question.key,
+            question=source.question[:LETTERS],
+            kind=source.kind[:LETTERS],
+            answer=answer[:LETTERS],
+            right_answer=source.answer[:LETTERS],
+            exact=right,
+            evidence=list(source.evidence),
+            times=[round(seconds, 2) for seconds in self.times.tolist()],
+            relevance=None if relevance is None else [round(value, 4) for value in relevance.tolist()],
+            keyframes=self.selection.keyframes.tolist(),
+            stills=[
+                Still(
+                    i,
+                    jpeg(frames[i].cpu().numpy()),
+                    i in row,
+                    _grid(self.weights[row[i]]) if i in row and self.weights is not None else None,
+                )
+                for i in sorted({*keyframes, *merged})
+            ],
+        )
+
+
 def _sample(model: VideoLM, encode: PromptEncoder, single: Batch) -> Sample:
     """Ask the one question of a batch again, and look."""
     (question,), (video,) = single.questions, single.videos
@@ -94,47 +179,8 @@ def _sample(model: VideoLM, encode: PromptEncoder, single: Batch) -> Sample:
     (selection,) = output.selections
     assert selection is not None
     answer = encode.decode(model.generate(single, MAX_ANSWER_TOKENS, encode.tokenizer.eos_token_id)[0])
-    source, relevance = question.source, selection.relevance
-    return Sample(
-        key=question.key,
-        question=source.question[:LETTERS],
-        kind=source.kind[:LETTERS],
-        answer=answer[:LETTERS],
-        right_answer=source.answer[:LETTERS],
-        exact=bool(output.exact[0]),
-        evidence=list(source.evidence),
-        times=[round(seconds, 2) for seconds in video.timestamps.tolist()],
-        relevance=None if relevance is None else [round(value, 4) for value in relevance.tolist()],
-        keyframes=selection.keyframes.tolist(),
-        stills=_stills(video, question, selection, torch.cat(told) if told else None),
-    )
-
-
-def _stills(video: Video, question: EncodedQuestion, selection: Selection, weights: Tensor | None) -> list[Still]:
-    """Keyframes, and merged frames of which up to half lie in the evidence.
-
-    Args:
-        video: the frames.
-        question: with its evidence.
-        selection: the keyframes.
-        weights: float[N - K, T, P] of the merged frames, or None.
-    """
-    keyframes = selection.keyframes.tolist()
-    merged = sorted(set(range(len(video))) - set(keyframes))
-    times = video.timestamps.tolist()
-    evident = [i for i in merged if any(start <= times[i] < end for start, end in question.source.evidence)]
-    shown = set(spread(evident, MERGED // 2))
-    shown |= set(spread([i for i in merged if i not in shown], MERGED - len(shown)))
-    row = {frame: number for number, frame in enumerate(merged)}
-    return [
-        Still(
-            i,
-            jpeg(video.frames[i].cpu().numpy()),
-            i in shown,
-            _grid(weights[row[i]]) if i in shown and weights is not None else None,
-        )
-        for i in sorted({*shown, *spread(keyframes, KEYFRAMES)})
-    ]
+    look = Look(question, video.timestamps, selection, torch.cat(told) if told else None)
+    return look.sample(video.frames, answer, bool(output.exact[0]))
 
 
 def _grid(weights: Tensor) -> list[list[float]] | None:
