@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,10 +11,11 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Literal, get_args
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from vilamp.errors import ConfigError
 from vilamp.report.make import Report
+from vilamp.training.metrics_file import metrics_file
 from vilamp.training.ranks import first_rank
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def open_loggers(
         raise ConfigError(f"logger.mode={mode} must be one of {', '.join(MODES)}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
-    loggers: list[Logger] = [_csv_logger(folder, steps_behind)]
-    if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
+    loggers: list[Logger] = [metrics_file(folder, steps_behind)]
+    if mode != "disabled" and first_rank():
         run = _wandb_run(folder, mode, project, timeout, config)
         if run is not None:
             loggers.append(PatientWandbLogger(run, timeout))
@@ -134,26 +134,6 @@ def open_loggers(
             closing.callback(_finish, logger, ended_well)
         yield loggers
         ended_well.append(True)
-
-
-def _csv_logger(folder: Path, steps_behind: int) -> CSVLogger:
-    """Begins ``metrics.csv`` anew, with its rows of the steps behind."""
-    logger = CSVLogger(folder, name="", version="")
-    if not first_rank():
-        return logger
-    # Lightning removes a file that is there.  Under this name it outlives a kill before its rows are written again.
-    file, before = folder / "metrics.csv", folder / "metrics.before.csv"
-    if steps_behind and file.exists() and not before.exists():
-        file.rename(before)
-    if steps_behind and before.exists():
-        with before.open(newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]
-        logger.experiment.metrics = [
-            {name: value for name, value in row.items() if value} for row in rows if int(row["step"]) < steps_behind
-        ]
-        logger.save()
-    before.unlink(missing_ok=True)
-    return logger
 
 
 def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any | None:
