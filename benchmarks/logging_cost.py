@@ -41,7 +41,7 @@ from vilamp.samples import Batch
 from vilamp.training import loggers
 from vilamp.training.module import VideoQA
 
-TURN, ROUNDS = 2, 101
+TURN, ROUNDS = 2, 41
 QUICK_TURN, QUICK_ROUNDS = 1, 3
 DELAY_S, TIMEOUT_S = 30.0, 5.0
 """Of every call of a slow W&B, and ``logger.timeout``."""
@@ -103,6 +103,9 @@ class Case:
     opened: Callable[[Any], None] = lambda run: None
     trouble: Callable[[], None] = lambda: None
 
+
+STARTER = multiprocessing.get_context("forkserver")
+STARTER.set_forkserver_preload([training.__name__])  # which takes seconds, once; W&B is imported by each run itself
 
 ALONE = "none"
 CASES = {
@@ -191,8 +194,7 @@ class Run:
         self.spent: list[tuple[float, float, float]] = []
         folder.mkdir()
         self.turns, other = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")  # each is to import what it needs by itself
-        self.process = context.Process(target=one_run, args=(name, overrides, turn, folder, other))
+        self.process = STARTER.Process(target=one_run, args=(name, overrides, turn, folder, other))
         self.process.start()
         other.close()
         self._told()
