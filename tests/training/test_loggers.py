@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 from small_runs import small_run
 
 from vilamp.errors import ConfigError
@@ -108,6 +109,28 @@ def test_online_without_network_or_key_is_an_offline_run_and_said_once(tmp_path:
         assert "1.5" in (tmp_path / folder / "metrics.csv").read_text()
         runs = list((tmp_path / folder / "wandb").glob("offline-run-*/*.wandb"))
         assert len(runs) == 1 and b"train/loss" in runs[0].read_bytes()
+
+
+def test_a_wandb_that_fails_when_it_begins_ends_no_run_and_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(**_: Any) -> None:
+        raise wandb.Error("its process has ended")
+
+    monkeypatch.setattr(wandb, "setup", lambda *_: None)
+    monkeypatch.setattr(wandb, "init", fails)
+    with caplog.at_level(logging.WARNING, "vilamp"), open_loggers(tmp_path, "online", "some", 1, {}) as opened:
+        (alone,) = opened
+        alone.log_metrics({"train/loss": 1.5}, step=0)
+    (told,) = caplog.messages
+    assert "logged in metrics.csv alone (Error: its process has ended)" in told and "logger=csv" in told
+    assert "1.5" in (tmp_path / "metrics.csv").read_text()
+
+
+def test_a_project_that_wandb_refuses_is_named(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match=r"logger\.project=a/b: .*cannot contain")
+    with refused, open_loggers(tmp_path, "offline", "a/b", 1, {}):
+        pass
 
 
 class Blocked:

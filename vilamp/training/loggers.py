@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,10 +11,11 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Literal, get_args
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from vilamp.errors import ConfigError
 from vilamp.report.make import Report
+from vilamp.training.metrics_file import metrics_file
 from vilamp.training.ranks import first_rank
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ def open_loggers(
 ) -> Iterator[list[Logger]]:
     """``metrics.csv`` in the run's folder, and a W&B run beside it, both finished whatever happens.
 
-    Without a network or a key the W&B run is an offline one, and a warning says so.
+    Without a network or a key the W&B run is an offline one, and where W&B cannot begin at all there is none; a warning
+    says so.
 
     Args:
         folder: the run's.
@@ -116,15 +117,17 @@ def open_loggers(
         steps_behind: of a run that goes on; ``metrics.csv`` keeps what it logged in them.
 
     Raises:
-        ConfigError: ``mode`` is none of :data:`MODES`, or ``timeout`` is not positive.
+        ConfigError: ``mode`` is none of :data:`MODES`, ``timeout`` is not positive, or W&B refuses ``project``.
     """
     if mode not in MODES:
         raise ConfigError(f"logger.mode={mode} must be one of {', '.join(MODES)}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
-    loggers: list[Logger] = [_csv_logger(folder, steps_behind)]
-    if mode != "disabled" and first_rank():  # Lightning's CSVLogger writes on the first rank only by itself
-        loggers.append(PatientWandbLogger(_wandb_run(folder, mode, project, timeout, config), timeout))
+    loggers: list[Logger] = [metrics_file(folder, steps_behind)]
+    if mode != "disabled" and first_rank():
+        run = _wandb_run(folder, mode, project, timeout, config)
+        if run is not None:
+            loggers.append(PatientWandbLogger(run, timeout))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
         ended_well: list[bool] = []
         for logger in loggers:
@@ -133,46 +136,33 @@ def open_loggers(
         ended_well.append(True)
 
 
-def _csv_logger(folder: Path, steps_behind: int) -> CSVLogger:
-    """Begins ``metrics.csv`` anew, with its rows of the steps behind."""
-    logger = CSVLogger(folder, name="", version="")
-    if not first_rank():
-        return logger
-    # Lightning removes a file that is there.  Under this name it outlives a kill before its rows are written again.
-    file, before = folder / "metrics.csv", folder / "metrics.before.csv"
-    if steps_behind and file.exists() and not before.exists():
-        file.rename(before)
-    if steps_behind and before.exists():
-        with before.open(newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]
-        logger.experiment.metrics = [
-            {name: value for name, value in row.items() if value} for row in rows if int(row["step"]) < steps_behind
-        ]
-        logger.save()
-    before.unlink(missing_ok=True)
-    return logger
-
-
-def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any:
+def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any | None:
+    """W&B's run, an offline one where its server cannot be had; None where W&B cannot begin at all."""
     import wandb  # takes a second, which a run without it should not pay
+    from wandb.errors import UsageError
 
-    wandb.setup(wandb.Settings(silent=True))  # also for what is no run's
-    settings = wandb.Settings(
-        silent=True, console="off", init_timeout=timeout, finish_timeout=SHARE * timeout, finish_timeout_raises=True
-    )
     try:
+        wandb.setup(wandb.Settings(silent=True))  # also for what is no run's
+        settings = wandb.Settings(
+            silent=True, console="off", init_timeout=timeout, finish_timeout=SHARE * timeout, finish_timeout_raises=True
+        )
         return wandb.init(project=project, dir=str(folder), mode=mode, config=config, settings=settings)
-    except wandb.Error as error:
-        if mode != "online":
-            raise
-        reason = str(error).partition("\n")[0]
-        log.warning(
-            "W&B cannot be used now, so this run is logged offline (%s: %s). Afterwards `wandb sync "
-            "%s/wandb/offline-run-*` sends it. For later runs: `wandb login`, the network, or a larger "
-            "logger.timeout=%g (seconds)",
-            type(error).__name__, reason, folder, timeout,
-        )  # fmt: skip
-    return _wandb_run(folder, "offline", project, timeout, config)
+    except Exception as error:  # whatever it is, the run goes on
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if mode == "online" and isinstance(error, wandb.Error):
+            run = _wandb_run(folder, "offline", project, timeout, config)
+            if run is not None:
+                log.warning(
+                    "W&B cannot be used now, so this run is logged offline (%s). Afterwards `wandb sync "
+                    "%s/wandb/offline-run-*` sends it. For later runs: `wandb login`, the network, or a larger "
+                    "logger.timeout=%g (seconds)",
+                    reason, folder, timeout,
+                )  # fmt: skip
+            return run
+        if isinstance(error, UsageError):
+            raise ConfigError(f"W&B refuses logger.project={project}: {error}") from error
+    log.warning("W&B cannot begin, so this run is logged in metrics.csv alone (%s); logger=csv goes without it", reason)
+    return None
 
 
 def _finish(logger: Logger, ended_well: list[bool]) -> None:
