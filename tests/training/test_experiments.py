@@ -36,7 +36,7 @@ def test_lora_on_a_domain_trains_less_than_three_in_a_hundred_weights_and_sees_t
     run = train(compose("train", ["experiment=lora_domain", *common, *few, *small]))
     assert trained_share(what_trains(run.module.model, run.module.optim)) < 0.03
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
-    assert run.data.mixed == [(4, 1)]
+    assert run.data.mixed == [(4, 2)]
     shards = {Path(sample.shard).parent.name for sample in run.data.indices["train"].samples}
     assert len(shards) == 2, "two kinds of video"
 
