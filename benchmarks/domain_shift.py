@@ -87,15 +87,14 @@ def measure(out: Path, common: Sequence[str], quick: bool) -> list[Row]:
 
 
 def _size(folder: Path) -> int:
-    """Of the adapter, or of the weights that the run exports."""
-    adapter = folder / "adapter" / "adapter_model.safetensors"
-    if adapter.is_file():
-        return adapter.stat().st_size
-    exported = folder / "exported"
-    if not exported.exists():
+    """Of the adapters, or of the weights that the run exports."""
+    kept = folder / "adapter"
+    if not kept.exists():
+        kept = folder / "exported"
+    if not kept.exists():
         register()  # the export resolves where the package's files are
-        export(str(folder), exported)
-    return sum(file.stat().st_size for file in exported.rglob("*.safetensors"))
+        export(str(folder), kept)
+    return sum(file.stat().st_size for file in kept.rglob("*.safetensors"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -47,9 +47,9 @@ def test_both_ways_differ_in_what_trains_alone(tmp_path: Path, commands: list[Co
     measure(tmp_path, [], quick=False)
     base, lora, full = (compose("train", overrides) for script, overrides in commands if script == "train.py")
     build_optim(full)
-    assert not full.lora and lora.lora.rank == 4
+    assert not full.lora and (lora.lora.rank, lora.lora.vision_rank) == (1, 6)
     assert {part for part, rate in full.optim.lr.items() if rate is None} == {"scorer", "selector"}
-    assert {part for part, rate in lora.optim.lr.items() if rate is not None} == {"language_model"}
+    assert {part for part, rate in lora.optim.lr.items() if rate is not None} == {"language_model", "vision_tower"}
     for name in ("data", "trainer", "init", "selector", "merger", "seed"):
         assert lora[name] == full[name]
     assert not base.init and lora.init.path == str(tmp_path / "base")
