@@ -6,8 +6,9 @@
     python benchmarks/domain_shift.py --out FOLDER paths.data_dir=FOLDER     settings for all runs
 
 The base is a default run on the first kind of needle video; both ways start from it.  Each run is a command of its own,
-as a user would give it, with the same data, replay share, steps and seed, on videos that nothing was tuned on.  Those
-that are there already are not repeated.  Full fine-tuning trains all parts but the scorer.
+as a user would give it, with the same data, replay share, steps and seed, on videos by which neither ranks nor rates
+were chosen (docs/lora.md tells what was).  Those that are there already are not repeated.  Full fine-tuning trains all
+parts but the scorer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = ["report=false", "logger=csv"]
 BASE = ["selector=differential", "merger=differential"]
 DOMAIN = ["experiment=lora_domain", "data.generate.seed=1"]
-"""Rates, steps and the look of the videos were chosen on videos of other seeds."""
+"""Ranks, rates and the look of the videos were chosen on videos of other seeds."""
 FULL = [
     *("lora=none", "optim.lr.language_model=5e-4", "optim.lr.projector=5e-4"),
     *("optim.lr.merger=5e-4", "optim.lr.vision_tower=5e-4"),

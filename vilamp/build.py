@@ -18,7 +18,7 @@ from vilamp.errors import ConfigError, PluginError, VilampError
 from vilamp.interfaces import FrameMerger, FrameSelector, VideoDecoder
 from vilamp.models.checkpoint import Checkpoint, Init
 from vilamp.models.language_model import LanguageModel
-from vilamp.models.lora import Adapters, ContinuedLora, merge_adapters
+from vilamp.models.lora import ADAPTABLE, Adapters, ContinuedLora, merge_adapters
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.text import PromptEncoder
@@ -125,10 +125,9 @@ def build_model(cfg: DictConfig, *, weights: bool = True) -> VideoLM:
 
 def _bases(cfg: DictConfig, init: Init | None) -> dict[str, str]:
     """Part -> hub id or path of what adapters would stand beside."""
-    parts = ("language_model", "vision_tower")
     if isinstance(init, FromRun):
-        return {part: init.base(part) for part in parts}
-    return {part: str((cfg.get("init") or cfg.model[part]).path) for part in parts}
+        return {part: init.base(part) for part in ADAPTABLE}
+    return {part: str((cfg.get("init") or cfg.model[part]).path) for part in ADAPTABLE}
 
 
 def _model_of_run(cfg: DictConfig, trained: Trained, *, adapters_stay: bool) -> VideoLM:

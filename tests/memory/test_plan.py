@@ -21,6 +21,7 @@ RUNS = {
     "infer": ["mode=infer"],
     "train": ["mode=train"],
     "lora": ["mode=train", "lora=default"],
+    "lora_in_tower": ["mode=train", "lora=vision"],
     "parts": ["mode=train", "optim.lr.language_model=null"],
     "release": ["mode=train", "variant=release"],
 }

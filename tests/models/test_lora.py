@@ -80,13 +80,15 @@ def test_only_adapters_get_gradients(kind: str) -> None:
         assert trains == adapter_parameters(part)
 
 
-def test_adapters_of_the_tower_begin_by_changing_nothing_learn_and_merge() -> None:
-    plain, adapted = build(), build("lora=vision", "lora.dropout=0")
-    assert len(adapter_parameters(adapted.vision_tower)) == 2 * 6 * len(plain.vision_tower.siglip.encoder.layers)
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_of_the_tower_begin_by_changing_nothing_learn_and_merge(dora: bool) -> None:
+    plain, adapted = build(), build("lora=vision", "lora.dropout=0", f"lora.dora={dora}")
+    each = 3 if dora else 2
+    assert len(adapter_parameters(adapted.vision_tower)) == each * 6 * len(plain.vision_tower.siglip.encoder.layers)
     size = plain.vision_tower.preprocess.size
     frames = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = plain.vision_tower(frames)
-    assert torch.equal(adapted.vision_tower(frames), before)
+    torch.testing.assert_close(adapted.vision_tower(frames), before)
     for _ in range(2):  # the first step moves one of an adapter's two matrices only
         adapted.vision_tower(frames).square().sum().backward()
         assert {name for name in gradients(adapted) if "vision_tower" in name} == {
@@ -234,7 +236,7 @@ def test_adapters_train_beside_weights_in_four_bits(tmp_path: Path) -> None:
 def test_adapters_that_would_not_train_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim\.lr\.language_model=null would leave .* rate, or lora=none"):
         train(adapted_run(tmp_path, "optim.lr.language_model=null"))
-    with pytest.raises(ConfigError, match=r"optim\.lr\.vision_tower=null would leave .* or lora\.vision_rank=null"):
+    with pytest.raises(ConfigError, match=r"optim\.lr\.vision_tower=null would leave .* or lora=default, which"):
         train(adapted_run(tmp_path, "lora.vision_rank=4"))
 
 

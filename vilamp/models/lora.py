@@ -19,8 +19,8 @@ PREFIX = "lora_"
 """What the names of an adapter's own modules begin with."""
 _OF_PEFT = "base_model.model."
 """What PEFT's files put before the names of the adapted model."""
-_HOLDS = {"language_model": "lm", "vision_tower": "siglip"}
-"""The parts that adapters may stand in, and the attribute that has the model of Transformers."""
+ADAPTABLE = {"language_model": "lm", "vision_tower": "siglip"}
+"""The parts that adapters may stand in -> the attribute that has their model of Transformers."""
 
 
 class Adapters(ABC):
@@ -65,7 +65,7 @@ class Lora(Adapters):
         dora: bool = False,
         quantize: bool = False,
     ) -> None:
-        if min(rank, vision_rank or rank) < 1 or vision_rank == 0 or alpha <= 0 or not 0 <= dropout < 1:
+        if min(rank, 1 if vision_rank is None else vision_rank) < 1 or alpha <= 0 or not 0 <= dropout < 1:
             raise ConfigError(
                 "lora needs rank >= 1, vision_rank >= 1 or null, alpha > 0 and 0 <= dropout < 1, got "
                 f"rank={rank}, vision_rank={vision_rank}, alpha={alpha}, dropout={dropout}"
@@ -196,7 +196,7 @@ def adapter_parameters(part: nn.Module) -> set[str]:
 
 def adapted_models(model: VideoLM) -> dict[str, Any]:
     """Part -> its model of Transformers, of the parts that have adapters."""
-    held = {part: model.get_submodule(part).get_submodule(name) for part, name in _HOLDS.items()}
+    held = {part: model.get_submodule(part).get_submodule(name) for part, name in ADAPTABLE.items()}
     return {part: module for part, module in held.items() if adapter_parameters(module)}
 
 

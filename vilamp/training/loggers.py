@@ -160,7 +160,9 @@ def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: d
                 )  # fmt: skip
             return run
         if isinstance(error, UsageError):
-            raise ConfigError(f"W&B refuses logger.project={project}: {error}") from error
+            raise ConfigError(
+                f"W&B refuses how it is set (logger.project={project} or a WANDB_ variable): {error}"
+            ) from error
     log.warning("W&B cannot begin, so this run is logged in metrics.csv alone (%s); logger=csv goes without it", reason)
     return None
 

@@ -65,7 +65,7 @@ class PartwiseAdamW:
         for name, part in parts.items():
             trains, adapters = self.lr[name] is not None, adapter_parameters(part)
             if adapters and not trains:
-                without = "lora.vision_rank=null" if name == "vision_tower" else "lora=none"
+                without = "lora=default, which has none there" if name == "vision_tower" else "lora=none"
                 raise ConfigError(f"optim.lr.{name}=null would leave its adapters untrained; set a rate, or {without}")
             part.requires_grad_(trains and not adapters).train(trains)
             for parameter_name in adapters:

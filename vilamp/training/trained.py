@@ -30,7 +30,7 @@ from vilamp.disk import partial_of
 from vilamp.errors import ConfigError
 from vilamp.locations import conf_dir
 from vilamp.models.checkpoint import Init, Report
-from vilamp.models.lora import adapted_models, adapter_parameters, adapter_tensors, load_adapter
+from vilamp.models.lora import ADAPTABLE, adapted_models, adapter_parameters, adapter_tensors, load_adapter
 from vilamp.models.pretrained import local_folder
 from vilamp.models.video_lm import VideoLM
 from vilamp.training.checkpoints import BEST, LAST, read_checkpoint, write_whole
@@ -99,8 +99,10 @@ class Trained:
         if left := sorted(set(adapters) - set(found)):
             raise ConfigError(f"{self.source} holds adapters of the {left[0]}, in which its settings want none")
         filled: dict[str, str] = {}
+        if lost := sorted(set(found) - set(adapters)):
+            raise ConfigError(f"{self.source} lacks {lost[0]}/, the adapters that its settings ask for there")
         for part, adapted in found.items():
-            load_adapter(adapted, adapters.get(part, {}), str(_adapter_folder(self.source, part) / PEFT_WEIGHTS))
+            load_adapter(adapted, adapters[part], str(_adapter_folder(self.source, part) / PEFT_WEIGHTS))
             filled |= {f"{part}.{name}": PEFT_WEIGHTS for name in adapter_parameters(model.get_submodule(part))}
         return filled
 
@@ -155,7 +157,7 @@ def read_trained(path: str, setting: str) -> Trained:
 
 def _read_adapter(folder: Path, setting: str) -> Trained:
     config = _settings(folder, setting)
-    places = {part: _adapter_folder(folder, part) for part in ("language_model", "vision_tower")}
+    places = {part: _adapter_folder(folder, part) for part in ADAPTABLE}
     adapters = {
         part: _tensors(place / PEFT_WEIGHTS, setting)
         for part, place in places.items()
