@@ -131,7 +131,7 @@ def test_adapters_go_through_the_names_of_peft_and_back(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"adapter holds other adapters .* missing \['base_model\.model\."):
         load_adapter(theirs, {n: t for n, t in tensors.items() if n != name}, "adapter")
     with pytest.raises(ConfigError, match="adapter holds adapters of another size"):
-        load_adapter(theirs, tensors | {name: tensors[name][:1]}, "adapter")
+        load_adapter(theirs, tensors | {name: tensors[name][..., :1]}, "adapter")
 
 
 def test_settings_reach_peft() -> None:
