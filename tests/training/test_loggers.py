@@ -128,7 +128,7 @@ def test_a_wandb_that_fails_when_it_begins_ends_no_run_and_it_is_said_once(
 
 
 def test_a_project_that_wandb_refuses_is_named(tmp_path: Path) -> None:
-    refused = pytest.raises(ConfigError, match=r"logger\.project=a/b: .*cannot contain")
+    refused = pytest.raises(ConfigError, match=r"logger\.project=a/b .*cannot contain")
     with refused, open_loggers(tmp_path, "offline", "a/b", 1, {}):
         pass
 

@@ -30,7 +30,7 @@ def test_adapters_are_counted_apart_from_what_they_stand_beside() -> None:
     language_model = parts["language_model"]
     width, layers = 96, 3
     assert language_model.trains == language_model.adapters == layers * 2 * 4 * width
-    assert language_model.what == "adapters train" and language_model.rate == 1e-3
+    assert language_model.what == "adapters train" and language_model.rate == 5e-4
     assert parts["merger"].trains == 0 and parts["merger"].what == "frozen" and parts["merger"].rate is None
     assert parts["selector"].what == "no weights"
     assert parts["projector"].trains == parts["projector"].weights > 0
@@ -50,7 +50,7 @@ def test_the_table_says_it_all() -> None:
     console.print(parts_table(parts))
     lines = console.export_text().splitlines()
     (row,) = [line for line in lines if "language_model" in line]
-    assert "adapters train" in row and "2,304" in row and "0.001" in row
+    assert "adapters train" in row and "2,304" in row and "0.0005" in row
     assert f"{trained_share(parts):.2%}" in lines[-2]
 
 
