@@ -106,10 +106,3 @@ def source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sou
     for name in set(sys.modules) - before:
         if str(tree.root) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
-
-
-@pytest.fixture(autouse=True)
-def _ordinary_scheduling() -> None:
-    """Runs of the suite were found under real-time scheduling, where a test that spins on purpose starves all else."""
-    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

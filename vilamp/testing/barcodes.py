@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def write_video(
         options = {"preset": "veryfast", "threads": "1"} | (options or {})
     target: io.BytesIO | str = io.BytesIO() if folder is None else str(folder / f"video.{suffix}")
     name = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(suffix, suffix)
-    with av.open(target, "w", format=name, options=muxer or {}) as container:
+    with _own_scheduling(), av.open(target, "w", format=name, options=muxer or {}) as container:
         stream: Any = container.add_stream(codec, options=options or {})
         stream.width, stream.height = size if quarter_turns % 2 == 0 else size[::-1]
         stream.pix_fmt = pixels
@@ -74,3 +76,21 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return target.getvalue() if isinstance(target, io.BytesIO) else Path(target).read_bytes()
+
+
+@contextmanager
+def _own_scheduling() -> Iterator[None]:
+    """Within this, an encoder may change how this thread is scheduled, and behind it that is as before.
+
+    SVT-AV1 puts whoever opens it under real-time scheduling where it may (as root), and leaves it there: from then on
+    what loops without an end, as tests of decoders let it, takes a core from everything else on the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
