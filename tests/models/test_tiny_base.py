@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file
 
 from vilamp.build import build_encoder, build_model
 from vilamp.config import compose
 from vilamp.data.needle_scene import SIZE, ask, draw_needle, new_haystack, new_needles
+from vilamp.locations import asset
 from vilamp.samples import Question
 
 
@@ -49,3 +56,16 @@ def test_in_a_space_of_its_own_a_question_says_too_little_of_the_patches() -> No
     dim = build_model(compose("train")).merger.query_map.in_features
     turn = torch.nn.init.orthogonal_(torch.empty(dim, dim), generator=torch.Generator().manual_seed(0))
     assert weight_on_the_needle(turn) < 0.8
+
+
+@pytest.mark.soak
+def test_the_script_makes_all_that_ships(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "build_tiny_base.py"
+    subprocess.run([sys.executable, str(script), "--quick", "--root", str(tmp_path)], check=True, capture_output=True)
+    ships = asset("tiny")
+    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == {
+        file.relative_to(ships) for file in ships.rglob("*.*")
+    }
+    for file in ships.rglob("*.safetensors"):
+        ours, made = load_file(file), load_file(tmp_path / file.relative_to(ships))
+        assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in made.items()}, file

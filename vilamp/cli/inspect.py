@@ -21,8 +21,6 @@ _PIPED_WIDTH = 160
 """Columns where no terminal says how wide it is."""
 _TERMINAL_SIZE, _PICTURE_SIZE = 24, 160
 """Pixels of a thumbnail."""
-_SECONDS, _GIB = 600.0, 4.0
-"""What decoding the thumbnails of one video may take, as in a run."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -120,12 +118,12 @@ def _print(console: Any, shard: str, rows: Sequence[dict[str, Any]], total: int,
 def _reader(count: int, size: int) -> VideoReader:
     from vilamp.data.decode import VideoReader
     from vilamp.data.frames import FrameSettings
-    from vilamp.data.isolation import Budget
+    from vilamp.data.isolation import USUAL
     from vilamp.data.spool import IN_MEMORY_GIB, Spool
     from vilamp.decoders.auto import AutoDecoder
 
     settings = FrameSettings(fps=1.0, max_frames=count, size=size)
-    return VideoReader(AutoDecoder(), settings, Budget(_SECONDS, _GIB), Spool(IN_MEMORY_GIB))
+    return VideoReader(AutoDecoder(), settings, USUAL, Spool(IN_MEMORY_GIB))
 
 
 def _show(console: Any, samples: Sequence[ShardSample], count: int) -> None:

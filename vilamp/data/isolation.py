@@ -61,6 +61,10 @@ class Budget:
         return self.seconds is not None or self.gib is not None
 
 
+USUAL = Budget(seconds=600.0, gib=4.0)
+"""What a run allows by default, for commands without a configuration."""
+
+
 @dataclass
 class Decoded:
     """The frames of one video, filled chunk by chunk.

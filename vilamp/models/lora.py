@@ -95,20 +95,25 @@ class Lora(Adapters):
         chosen = self._chosen(lm)
         if self.quantize and weights:
             _quantize(lm, [name for name in _linear(lm) if any(_ends(name, ending) for ending in chosen)])
-        settings = {"base_model_name_or_path": bases.get("language_model", ""), "task_type": "CAUSAL_LM"}
-        self._inject(lm, weights, r=self.rank, target_modules=chosen, **settings)
+        self._inject(
+            lm,
+            weights,
+            r=self.rank,
+            target_modules=chosen,
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=bases.get("language_model", ""),
+        )
         if self.vision_rank is not None:
             siglip = model.vision_tower.siglip
-            # By number: the file may have layers behind those that are run, and a head with layers of the same names.
-            layers = {"layers_to_transform": list(range(len(siglip.encoder.layers))), "layers_pattern": "layers"}
-            base = bases.get("vision_tower", "")
             self._inject(
                 siglip,
                 weights,
                 r=self.vision_rank,
                 target_modules=_endings(siglip),
-                base_model_name_or_path=base,
-                **layers,
+                # By number: the file may have layers behind those that are run, and a head with layers of such names.
+                layers_to_transform=list(range(len(siglip.encoder.layers))),
+                layers_pattern="layers",
+                base_model_name_or_path=bases.get("vision_tower", ""),
             )
 
     def _chosen(self, lm: nn.Module) -> list[str]:
@@ -151,7 +156,7 @@ class ContinuedLora(Adapters):
 
 def _linear(model: Any) -> list[str]:
     """Names of the linear layers in a model of Transformers, but for a language model's head."""
-    head = model.get_output_embeddings() if hasattr(model, "lm_head") else None
+    head = model.get_output_embeddings()
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
 
 

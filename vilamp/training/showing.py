@@ -27,7 +27,7 @@ BATCHES = 8
 """Of the validation set, from its start, in which they are searched."""
 MERGED = 8
 """Most merged frames of a question that are shown."""
-LETTERS = 2000
+MOST_LETTERS = 2000
 """Of a text; a longer one is cut off."""
 MAX_ANSWER_TOKENS = 32
 
@@ -150,10 +150,10 @@ class Look:
         keyframes, merged, row = self.keyframes, self.merged, {i: row for row, i in enumerate(self._all_merged)}
         return Sample(
             key=self.question.key,
-            question=source.question[:LETTERS],
-            kind=source.kind[:LETTERS],
-            answer=answer[:LETTERS],
-            right_answer=source.answer[:LETTERS],
+            question=source.question[:MOST_LETTERS],
+            kind=source.kind[:MOST_LETTERS],
+            answer=answer[:MOST_LETTERS],
+            right_answer=source.answer[:MOST_LETTERS],
             exact=right,
             evidence=list(source.evidence),
             times=[round(seconds, 2) for seconds in self.times.tolist()],

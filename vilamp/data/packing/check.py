@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from vilamp.data.bounded_json import parse_json
 from vilamp.data.frame_reader import FrameReader
 from vilamp.data.frames import FrameSettings
 from vilamp.data.index_file import MANIFEST, BadIndexError, IndexFile, read_index
-from vilamp.data.isolation import Budget
+from vilamp.data.isolation import USUAL
 from vilamp.data.packing.indexing import usable
 from vilamp.data.packing.pack import MANIFEST_FORMAT
 from vilamp.data.packing.parallel import with_progress
@@ -31,10 +31,6 @@ from vilamp.samples import Skip, SkipSample
 from vilamp.video import VideoDecoder
 
 MAX_MANIFEST_BYTES = 1 << 26
-
-
-DECODE_GIB = 4.0
-"""What decoding one video may take beyond its frames: ``data.decode_memory``, as a run has it by default."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def _reader(decoding: Decoding) -> FrameReader:
     """One for all samples of this process, because the process beside it takes time to start."""
     # All frames, and small ones, because nobody looks at them.
     every_frame = FrameSettings(fps=10_000.0, max_frames=MAX_FRAMES, size=8)
-    budget = Budget(decoding.seconds, DECODE_GIB)
+    budget = replace(USUAL, seconds=decoding.seconds)
     return FrameReader(decoding.decoder(), every_frame, budget, Spool(IN_MEMORY_GIB))
 
 
