@@ -6,7 +6,7 @@ that are asked for, a merger needs the memory of one block, however many frames 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from vilamp.interfaces import NO_ANCHOR
 
-FORWARD_NUMBERS = 2**21
-"""Patch features of a block, as numbers: 8 MiB in float32, which stays in a processor's cache.
+FORWARD_NUMBERS = 3 * 2**20
+"""Patch features of a block, as numbers: 12 MiB in float32, which stays in a processor's cache.
 
 A frame with more of them is a block of its own.
 """
@@ -136,15 +136,38 @@ class _InBlocks(torch.autograd.Function):
 
 
 def _blocks(patches: Tensor, anchor_of: Tensor, numbers: int) -> Iterator[_Block]:
-    """Cut the frames, in the order of their anchors, into blocks of at most ``numbers`` features."""
-    num_frames, num_patches, dim = patches.shape
+    """Cut the frames, in the order of their anchors, into blocks of at most ``numbers`` features.
+
+    Where an anchor has more frames than a block, blocks are parts of equal size of these, so that one product does for
+    a block; else a block has all frames of several anchors.
+    """
+    _, num_patches, dim = patches.shape
     size = max(1, numbers // max(1, num_patches * dim))
     anchor_list = anchor_of.tolist()
     order = None
     if any(anchor > after for anchor, after in pairwise(anchor_list)):
         anchor_list, order = sorted(anchor_list), anchor_of.argsort(stable=True)
-    for start in range(0, num_frames, size):
-        frames = slice(start, start + size)
-        runs = [(anchor, len(list(run))) for anchor, run in groupby(anchor_list[frames])]
-        distinct = [anchor for anchor, _ in runs if anchor != NO_ANCHOR]
-        yield _Block(frames if order is None else order[frames], distinct, runs)
+    start = 0
+    for runs in _packed([(anchor, len(list(run))) for anchor, run in groupby(anchor_list)], size):
+        stop = start + sum(length for _, length in runs)
+        frames = slice(start, stop) if order is None else order[start:stop]
+        yield _Block(frames, [anchor for anchor, _ in runs if anchor != NO_ANCHOR], runs)
+        start = stop
+
+
+def _packed(runs: Iterable[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Put runs, each an anchor and how many frames it has, into blocks of at most ``size`` frames."""
+    block: list[tuple[int, int]] = []
+    room = size
+    for anchor, length in runs:
+        if length > room and block:
+            yield block
+            block, room = [], size
+        parts = -(-length // size)
+        for part in range(parts - 1):
+            yield [(anchor, length * (part + 1) // parts - length * part // parts)]
+        rest = length - length * (parts - 1) // parts
+        block.append((anchor, rest))
+        room -= rest
+    if block:
+        yield block

@@ -156,30 +156,24 @@ class DifferentialMerger(FrameMerger):
         asked = self.query_map(query.to(self.query_map.weight.dtype)).to(dtype)  # [D]
         alpha = torch.as_tensor(self.alpha, dtype=dtype, device=patches.device)
         if self.maps == "one":
-            return self._paper_direction, self._paper_logits, [asked * _inverse_norm(asked), alpha]
+            return self._paper_direction, _paper_logits, [asked * _inverse_norm(asked) / alpha, alpha]
         maps = (self.patch_query_map, self.patch_anchor_map, self.anchor_map)
         weights = (value.to(dtype) for linear in maps for value in (linear.weight, linear.bias))
         return self._release_direction, self._release_logits, [asked * _floored_inverse_norm(asked), alpha, *weights]
 
     def _paper_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor) -> Tensor:
-        """float[P, D]: q - lambda k in unit vectors.
+        """float[P, D]: (q - lambda k) / alpha, q and k in unit vectors.
 
-        Both cosines share the patch, so R - lambda T = p . (q - lambda k) over the norm of p: one product with what the
-        frames of one anchor have in common.
-        """
-        anchor = anchor.to(query.dtype)
-        return torch.addcmul(query, anchor, _inverse_norm(anchor)[:, None], value=-self.lambda_)
-
-    def _paper_logits(self, features: Tensor, runs: Runs, query: Tensor, alpha: Tensor) -> Tensor:
-        """(R - lambda T) / alpha, float[b, P], of a block of frames.
+        Both cosines share the patch, so (R - lambda T) / alpha is the product of p with what the frames of one anchor
+        have in common, over the norm of p.
 
         Args:
-            features: float[b, P, D].
-            runs: of :meth:`_paper_direction`.
-            query: float[D], mapped, of unit norm.
+            anchor: float[P, D].
+            query: float[D], mapped, of norm 1 / alpha.
             alpha: float[].
         """
-        return _products(features, runs, query) * _inverse_norm(features) / alpha
+        anchor = anchor.to(query.dtype)
+        return torch.addcmul(query, anchor, (_inverse_norm(anchor) / alpha)[:, None], value=-self.lambda_)
 
     def _release_direction(self, anchor: Tensor, query: Tensor, alpha: Tensor, *maps: Tensor) -> Tensor:
         """float[P, D]: the mapped patches of the anchor, of unit norm."""
@@ -204,6 +198,18 @@ class DifferentialMerger(FrameMerger):
         return (saliency - self.lambda_ * redundancy) / alpha
 
 
+def _paper_logits(features: Tensor, runs: Runs, query: Tensor, alpha: Tensor) -> Tensor:
+    """(R - lambda T) / alpha, float[b, P], of a block of frames.
+
+    Args:
+        features: float[b, P, D].
+        runs: of :meth:`DifferentialMerger._paper_direction`.
+        query: float[D], mapped, of norm 1 / alpha.
+        alpha: float[].
+    """
+    return _products(features, runs, query) / _norm(features)
+
+
 def _mean(logits: Logits, patches: Tensor, runs: Runs, query: Tensor, *others: Tensor) -> Tensor:
     """Tokens float[b, D] of a block of frames: the mean of their patches, weighted."""
     features = patches.to(query.dtype)
@@ -224,20 +230,22 @@ def _products(features: Tensor, runs: Runs, without: Tensor) -> Tensor:
         runs: float[P, D] of their anchor, or None, for how many frames.
         without: float[D], the direction for frames that have no anchor.
     """
-    products = []
-    for (direction, _), run in zip(runs, features.split([length for _, length in runs]), strict=True):
-        if direction is None:
-            products.append(run @ without)
-        else:
-            # This order reads the run as it lies in memory; "npd,pd->np" takes five times as long.
-            products.append(torch.einsum("pd,npd->pn", direction, run).T)
-    return torch.cat(products)
+    products = [
+        # This order reads the run as it lies in memory; "npd,pd->np" takes five times as long.
+        run @ without if direction is None else torch.einsum("pd,npd->pn", direction, run).T
+        for (direction, _), run in zip(runs, features.split([length for _, length in runs]), strict=True)
+    ]
+    return products[0] if len(products) == 1 else torch.cat(products)
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """Of the last dimension, infinite where it is not above EPSILON: over it, a product is 0, and so are gradients."""
+    return F.threshold(torch.linalg.vector_norm(vectors, dim=-1), EPSILON, math.inf)
 
 
 def _inverse_norm(vectors: Tensor) -> Tensor:
-    """1 / norm over the last dimension, 0 where the norm is below EPSILON."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1)
-    return torch.where(norm > EPSILON, 1 / norm.clamp_min(EPSILON), 0.0)
+    """1 / norm over the last dimension, 0 where the norm is not above EPSILON."""
+    return 1 / _norm(vectors)
 
 
 def _floored_inverse_norm(vectors: Tensor) -> Tensor:
