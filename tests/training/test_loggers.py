@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, main_thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +64,27 @@ with without_remarks(), open_loggers(Path(sys.argv[1]), "offline", "some", 5, {"
             logger.log_metrics({"train/loss": 1.5 + step}, step=step)
             logger.save()
         time.sleep(0.05)
+"""
+
+
+STOPPED = """
+import logging, signal, sys
+from pathlib import Path
+import psutil, wandb
+from vilamp.training import loggers
+from vilamp.training.console import without_remarks
+
+def stopping(**settings):
+    for process in psutil.Process().children(recursive=True):
+        process.send_signal(signal.SIGSTOP)
+        print(process.pid, flush=True)
+    return init(**settings)
+
+logging.basicConfig(level=logging.WARNING)
+init, wandb.init, loggers.STARTING = wandb.init, stopping, 5
+with without_remarks(), loggers.open_loggers(Path(sys.argv[1]), "offline", "some", 1, {"seed": 0}) as opened:
+    for logger in opened:
+        logger.log_metrics({"train/loss": 1.5}, step=0)
 """
 
 
@@ -125,6 +146,72 @@ def test_a_wandb_that_fails_when_it_begins_ends_no_run_and_it_is_said_once(
     (told,) = caplog.messages
     assert "logged in metrics.csv alone (Error: its process has ended)" in told and "logger=csv" in told
     assert "1.5" in (tmp_path / "metrics.csv").read_text()
+
+
+@pytest.mark.soak
+def test_a_wandb_whose_process_is_stopped_while_it_begins_lets_the_program_end(tmp_path: Path) -> None:
+    with (tmp_path / "stopped").open("w") as stopped, (tmp_path / "told").open("w") as told:
+        # To files: the stopped process would keep pipes open.
+        done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path)], stdout=stopped, stderr=told, timeout=100)
+    for process in (tmp_path / "stopped").read_text().split():
+        os.kill(int(process), signal.SIGKILL)
+    text = (tmp_path / "told").read_text()
+    assert done.returncode == 0 and "Traceback" not in text, text
+    assert text.count("WARNING:vilamp") == 1 and "TimeoutError: it has not within 6 seconds" in text
+    assert "1.5" in (tmp_path / "metrics.csv").read_text()
+
+
+class Hanging:
+    """W&B, of which nothing returns before it is ``freed``: neither what begins it nor what tears it down."""
+
+    def __init__(self) -> None:
+        self.begins, self.ends, self.freed = Event(), Event(), Event()
+
+    def init(self, **_: Any) -> None:
+        self.begins.set()
+        self.freed.wait()
+
+    def teardown(self) -> None:
+        self.ends.set()
+        self.freed.wait()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    all_of_it = Hanging()
+    monkeypatch.setattr(wandb, "setup", lambda *_: None)
+    monkeypatch.setattr(wandb, "init", all_of_it.init)
+    monkeypatch.setattr(wandb, "teardown", all_of_it.teardown)
+    yield all_of_it
+    all_of_it.freed.set()
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_wandb_that_hangs_while_it_begins_holds_up_neither_the_run_nor_its_end(
+    hanging: Hanging, mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loggers, "STARTING", 0)
+    with caplog.at_level(logging.WARNING, "vilamp"), open_loggers(tmp_path, mode, "some", 0.01, {}) as opened:
+        (alone,) = opened
+        alone.log_metrics({"train/loss": 1.5}, step=0)
+        assert hanging.begins.wait(60) and not hanging.ends.is_set()
+    assert hanging.ends.wait(60) and not hanging.freed.is_set()
+    (told,) = caplog.messages
+    assert "metrics.csv alone (TimeoutError: it has not within 0.01 seconds" in told and "logger=csv" in told
+    assert "1.5" in (tmp_path / "metrics.csv").read_text()
+
+
+def test_ctrl_c_ends_the_wait_for_a_wandb_that_hangs(
+    hanging: Hanging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: Any) -> None:
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+        hanging.init()
+
+    monkeypatch.setattr(wandb, "init", interrupted)
+    with pytest.raises(KeyboardInterrupt), open_loggers(tmp_path, "offline", "some", 1, {}):
+        pass
+    assert hanging.ends.wait(60) and not hanging.freed.is_set()
 
 
 def test_a_project_that_wandb_refuses_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ WAITING = 1000
 """Calls that may wait for W&B; what is logged while so many do is left out of W&B."""
 SHARE = 0.9
 """Of the timeout at the end that W&B's process gives itself; in the rest it must say that it did not finish."""
+STARTING = 60
+"""Seconds that W&B may take to begin, beside those for its server; it gives its own process 30 of them."""
 
 
 class PatientWandbLogger(WandbLogger):
@@ -63,10 +66,7 @@ class PatientWandbLogger(WandbLogger):
         self._caller.join(self._timeout)
         if self._caller.is_alive():
             self._late()
-            # W&B would wait for its process again, without an end, when the program ends; here nobody waits with it.
-            leaving = Thread(target=self._teardown, daemon=True)
-            leaving.start()
-            leaving.join(1)
+            _leave()
 
     def _make_calls(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -81,13 +81,7 @@ class PatientWandbLogger(WandbLogger):
         except Exception as error:  # whatever it is, the run goes on
             self._gone = True
             self._tell(f"W&B has ended ({type(error).__name__}: {error}).")
-            self._teardown()  # else it fails when the program ends, with a traceback
-
-    def _teardown(self) -> None:
-        import wandb
-
-        with suppress(ConnectionError):
-            wandb.teardown()
+            _teardown()  # else it fails when the program ends, with a traceback
 
     def _late(self) -> None:
         self._tell(f"W&B did not take everything within logger.timeout={self._timeout:g} seconds.")
@@ -105,8 +99,8 @@ def open_loggers(
 ) -> Iterator[list[Logger]]:
     """``metrics.csv`` in the run's folder, and a W&B run beside it, both finished whatever happens.
 
-    Without a network or a key the W&B run is an offline one, and where W&B cannot begin at all there is none; a warning
-    says so.
+    Without a network or a key the W&B run is an offline one, and where W&B cannot begin at all, or does not within
+    :data:`STARTING` and ``timeout`` seconds, there is none; a warning says so.
 
     Args:
         folder: the run's.
@@ -124,11 +118,16 @@ def open_loggers(
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
     loggers: list[Logger] = [metrics_file(folder, steps_behind)]
-    if mode != "disabled" and first_rank():
-        run = _wandb_run(folder, mode, project, timeout, config)
-        if run is not None:
-            loggers.append(PatientWandbLogger(run, timeout))
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
+        if mode != "disabled" and first_rank():
+            run = None
+            try:
+                run = _wandb_run(folder, mode, project, timeout, config)
+            finally:
+                if run is None:
+                    closing.callback(_leave)  # at the end: it may still begin
+            if run is not None:
+                loggers.append(PatientWandbLogger(run, timeout))
         ended_well: list[bool] = []
         for logger in loggers:
             closing.callback(_finish, logger, ended_well)
@@ -137,16 +136,19 @@ def open_loggers(
 
 
 def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: dict[str, Any]) -> Any | None:
-    """W&B's run, an offline one where its server cannot be had; None where W&B cannot begin at all."""
+    """W&B's run, an offline one where its server cannot be had; None where W&B cannot begin, or hangs."""
     import wandb  # takes a second, which a run without it should not pay
     from wandb.errors import UsageError
 
-    try:
+    def begin() -> Any:
         wandb.setup(wandb.Settings(silent=True))  # also for what is no run's
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=timeout, finish_timeout=SHARE * timeout, finish_timeout_raises=True
         )
         return wandb.init(project=project, dir=str(folder), mode=mode, config=config, settings=settings)
+
+    try:
+        return _in_time(begin, STARTING + timeout)
     except Exception as error:  # whatever it is, the run goes on
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         if mode == "online" and isinstance(error, wandb.Error):
@@ -165,6 +167,40 @@ def _wandb_run(folder: Path, mode: Mode, project: str, timeout: float, config: d
             ) from error
     log.warning("W&B cannot begin, so this run is logged in metrics.csv alone (%s); logger=csv goes without it", reason)
     return None
+
+
+def _in_time(begin: Callable[[], Any], seconds: float) -> Any:
+    """What ``begin`` returns or raises, in a thread that nobody waits for when the time is up.
+
+    Raises:
+        TimeoutError: it has not returned.
+    """
+    begun: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            begun.set_result(begin())
+        except Exception as error:  # raised where it is waited for
+            begun.set_exception(error)
+
+    Thread(target=call, name="wandb-begins", daemon=True).start()
+    if not wait([begun], seconds).done:
+        raise TimeoutError(f"it has not within {seconds:g} seconds; a larger logger.timeout waits longer")
+    return begun.result()
+
+
+def _leave() -> None:
+    """Let go of W&B, which would wait for its process, without an end, when the program ends."""
+    leaving = Thread(target=_teardown, daemon=True)
+    leaving.start()
+    leaving.join(1)
+
+
+def _teardown() -> None:
+    import wandb
+
+    with suppress(ConnectionError):
+        wandb.teardown()
 
 
 def _finish(logger: Logger, ended_well: list[bool]) -> None:
