@@ -54,20 +54,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("lora", ["default", "vision", pytest.param("small_vision", marks=pytest.mark.soak)])
 def test_a_killed_run_goes_on_to_the_weights_that_it_would_have_had(
-    shards: Path, train_noting: Any, tmp_path: Path
+    shards: Path, train_noting: Any, tmp_path: Path, lora: str
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_noting(tmp_path / "all", settings(shards, whole, *EXACT))
+    whole, parts, exact = tmp_path / "whole", tmp_path / "parts", [*EXACT, f"lora={lora}"]
+    train_noting(tmp_path / "all", settings(shards, whole, *exact))
     # In the second batch of a step, before it is made: four steps, of eight batches, are saved.
-    killed(tmp_path / "before", 10, settings(shards, parts, *EXACT, "resume=auto"))
+    killed(tmp_path / "before", 10, settings(shards, parts, *exact, "resume=auto"))
     assert last(parts)["continuation"]["position"] == (0, 8)
     (parts / "checkpoints" / "unfinished.tmp").write_bytes(b"killed while it was written")
-    train_noting(tmp_path / "after", settings(shards, parts, *EXACT, "resume=auto"))
+    train_noting(tmp_path / "after", settings(shards, parts, *exact, "resume=auto"))
     order = noted(tmp_path / "all")
     assert order == [(epoch, KEYS[number]) for epoch in (0, 1) for number in epoch_order(11, 0, epoch)]
     assert noted(tmp_path / "before0") == order[:10] and noted(tmp_path / "after") == order[8:]
     assert_same_end(whole, parts)
+    tower = [w for name, w in last(parts)["state_dict"].items() if "vision_tower" in name and "lora_B" in name]
+    assert bool(tower) == (lora != "default") and all(weight.any() for weight in tower), "they have trained"
 
 
 def test_two_ranks_are_killed_and_one_goes_on_with_the_rest(shards: Path, train_noting: Any, tmp_path: Path) -> None:
@@ -180,12 +183,13 @@ def test_two_ranks_with_two_workers_go_on_as_others(shards: Path, tmp_path: Path
 
 
 @pytest.mark.soak
-def test_killed_at_twenty_random_moments_the_weights_are_the_same(shards: Path, tmp_path: Path) -> None:
-    chance = random.Random(0)
-    killed(tmp_path / "notes", 0, settings(shards, tmp_path / "whole", *EXACT))
+@pytest.mark.parametrize("lora", ["default", "vision"])
+def test_killed_at_twenty_random_moments_the_weights_are_the_same(shards: Path, tmp_path: Path, lora: str) -> None:
+    chance, exact = random.Random(0), [*EXACT, f"lora={lora}"]
+    killed(tmp_path / "notes", 0, settings(shards, tmp_path / "whole", *exact))
     for moment in range(20):
         folder = tmp_path / f"run{moment}"
-        arguments = [*settings(shards, folder, *EXACT), "resume=auto"]
+        arguments = [*settings(shards, folder, *exact), "resume=auto"]
         for _ in range(1 + moment % 2):  # every other one twice
             process = torchrun(HERE / "driven.py", [str(tmp_path / "notes"), "never", *arguments], ranks=1)
             while process.poll() is None and not (folder / "checkpoints" / "last.ckpt").exists():
