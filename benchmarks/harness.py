@@ -81,15 +81,15 @@ def options(
     ``parents`` are argparse's, for what only one benchmark has.
 
     Without ``argv`` it is the command line of this process, which then begins anew with :data:`PATIENCE`, unless the
-    environment sets that already: OpenMP reads it only once, when torch is imported.
+    environment sets any of that: OpenMP reads it only once, when torch is imported.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0], parents=list(parents))
     parser.add_argument("--json", action="store_true", help="print the figures also as one JSON object, the last line")
     parser.add_argument("--quick", action="store_true", help="small sizes only, to see that it runs")
     parser.add_argument("--grow", nargs="+", metavar="NAME", help=argparse.SUPPRESS)
     wanted = parser.parse_args(argv)
-    if argv is None and not os.environ.keys() >= PATIENCE.keys():
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**PATIENCE, **os.environ})
+    if argv is None and not os.environ.keys() & PATIENCE.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **PATIENCE})
     return wanted
 
 

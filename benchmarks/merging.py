@@ -9,6 +9,8 @@ release form on tensors of the whole video: keyframes and query repeated for eve
 60 frames at a time.  The limit of the release form are its two products of all patches with a D x D matrix, that of the
 paper form is the plain mean.  The promises are for 1,024 frames: without gradient, at width 512, 1.3 products and 128
 MiB, or 2.5 means; with gradients, at width 64, 20 times faster than the published procedure in 1/20 of its memory.
+Threads spin for a moment while they wait (``harness.PATIENCE``).  Where they sleep at once, as ``vilamp train`` lets
+them, the paper's form takes more than 2.5 means: ``OMP_WAIT_POLICY=passive python benchmarks/merging.py`` shows that.
 """
 
 from __future__ import annotations

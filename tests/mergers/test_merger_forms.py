@@ -76,6 +76,26 @@ def test_gradients_are_those_of_the_result(maps: Maps, frames_per_block: int, mo
     assert torch.autograd.gradcheck(tokens, [value.requires_grad_() for value in leaves])
 
 
+@pytest.mark.parametrize("alpha", [0.5, -0.5])
+@pytest.mark.parametrize("what", ["patches", "anchors", "query"])
+def test_a_vector_without_length_gets_no_gradient_and_spoils_none(what: str, alpha: float) -> None:
+    merger = merger_of("one")
+    with torch.no_grad():
+        merger.alpha.fill_(alpha)
+    patches, anchors, anchor_of, query = inputs(7, 3)
+    anchor_of = anchor_of.clamp(min=0)
+    {"patches": patches, "anchors": anchors, "query": query[None]}[what][0] = 0
+    leaves = [value.requires_grad_() for value in (patches, anchors, query, *merger.parameters())]
+    tokens = merger(patches, anchors, anchor_of, query)
+    assert tokens.isfinite().all()
+    grads = torch.autograd.grad(tokens.square().sum(), leaves)
+    assert all(grad.isfinite().all() for grad in grads)
+    if what != "patches":  # whose mean it still moves
+        assert not dict(zip(["patches", "anchors", "query"], grads, strict=False))[what][
+            None if what == "query" else 0
+        ].any()
+
+
 @pytest.mark.parametrize("maps", FORMS)
 def test_no_gradient_is_made_that_nobody_asks_for(maps: Maps) -> None:
     patches, anchors, anchor_of, query = inputs(7, 3)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, main_thread
 from types import SimpleNamespace
@@ -152,9 +153,13 @@ def test_a_wandb_that_fails_when_it_begins_ends_no_run_and_it_is_said_once(
 def test_a_wandb_whose_process_is_stopped_while_it_begins_lets_the_program_end(tmp_path: Path) -> None:
     with (tmp_path / "stopped").open("w") as stopped, (tmp_path / "told").open("w") as told:
         # To files: the stopped process would keep pipes open.
-        done = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path)], stdout=stopped, stderr=told, timeout=100)
-    for process in (tmp_path / "stopped").read_text().split():
-        os.kill(int(process), signal.SIGKILL)
+        command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+        try:
+            done = subprocess.run(command, stdout=stopped, stderr=told, timeout=100)
+        finally:
+            for process in (tmp_path / "stopped").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
     text = (tmp_path / "told").read_text()
     assert done.returncode == 0 and "Traceback" not in text, text
     assert text.count("WARNING:vilamp") == 1 and "TimeoutError: it has not within 6 seconds" in text
@@ -169,7 +174,7 @@ class Hanging:
 
     def init(self, **_: Any) -> None:
         self.begins.set()
-        self.freed.wait()
+        self.freed.wait(60)
 
     def teardown(self) -> None:
         self.ends.set()
@@ -288,7 +293,7 @@ def test_a_server_that_is_gone_at_the_end_is_waited_for_no_longer_than_set(
     assert "logger.timeout=3 seconds" in told and "`wandb sync wandb/run-1` sends what W&B has" in told
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e10, "soon"])
 def test_a_timeout_that_cannot_be_is_named(timeout: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"logger\.timeout="), open_loggers(tmp_path, "offline", "some", timeout, {}):
         pass

@@ -138,8 +138,8 @@ class _InBlocks(torch.autograd.Function):
 def _blocks(patches: Tensor, anchor_of: Tensor, numbers: int) -> Iterator[_Block]:
     """Cut the frames, in the order of their anchors, into blocks of at most ``numbers`` features.
 
-    Where an anchor has more frames than a block, blocks are parts of equal size of these, so that one product does for
-    a block; else a block has all frames of several anchors.
+    Where an anchor has more frames than a block, it is cut into parts of equal size, so that one product does for a
+    block; the last of them may share its block with the anchors that follow, as those do that have few frames.
     """
     _, num_patches, dim = patches.shape
     size = max(1, numbers // max(1, num_patches * dim))

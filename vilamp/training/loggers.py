@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import TIMEOUT_MAX, Thread
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -100,7 +100,7 @@ def open_loggers(
     """``metrics.csv`` in the run's folder, and a W&B run beside it, both finished whatever happens.
 
     Without a network or a key the W&B run is an offline one, and where W&B cannot begin at all, or does not within
-    :data:`STARTING` and ``timeout`` seconds, there is none; a warning says so.
+    :data:`STARTING` and ``timeout`` seconds (the offline one within as many again), there is none; a warning says so.
 
     Args:
         folder: the run's.
@@ -115,8 +115,8 @@ def open_loggers(
     """
     if mode not in MODES:
         raise ConfigError(f"logger.mode={mode} must be one of {', '.join(MODES)}")
-    if not isinstance(timeout, int | float) or not timeout > 0:
-        raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds")
+    if not isinstance(timeout, int | float) or not 0 < timeout < TIMEOUT_MAX - STARTING:
+        raise ConfigError(f"logger.timeout={timeout} must be a positive number of seconds, and finite")
     loggers: list[Logger] = [metrics_file(folder, steps_behind)]
     with ExitStack() as closing:  # each is finished, whatever happened to the run and to the others
         if mode != "disabled" and first_rank():
@@ -180,7 +180,7 @@ def _in_time(begin: Callable[[], Any], seconds: float) -> Any:
     def call() -> None:
         try:
             begun.set_result(begin())
-        except Exception as error:  # raised where it is waited for
+        except BaseException as error:  # raised where it is waited for
             begun.set_exception(error)
 
     Thread(target=call, name="wandb-begins", daemon=True).start()
@@ -199,7 +199,7 @@ def _leave() -> None:
 def _teardown() -> None:
     import wandb
 
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, AssertionError):  # its process is gone, or somebody else has torn it down
         wandb.teardown()
 
 
