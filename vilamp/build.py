@@ -177,6 +177,7 @@ def _new_model(cfg: DictConfig, checkpoint: Checkpoint | None, weights: bool) ->
         num_keyframes=cfg.num_keyframes,
         chunk_size=cfg.model.chunk_size,
         anchor=cfg.model.anchor,
+        merged_step=cfg.model.get("merged_step", 1.0),  # runs from before it was there
     )
     if checkpoint is not None:
         model.init_report = checkpoint.fill(model)

@@ -120,8 +120,10 @@ class Session:
         (visual,), (selection,) = model.see(Batch([self.video], [encoded], [0]), self.features)
         assert visual is not None and selection is not None
         prompt = encoded.input_ids[encoded.labels == IGNORED]
-        sequence, _ = model.join(prompt, prompt, visual)
-        said = model.language_model.answer(sequence, self.loaded.max_new_tokens, tokenizer.eos_token_id)
+        joined = model.join(prompt, prompt, visual, selection)
+        said = model.language_model.answer(
+            joined.embeddings, self.loaded.max_new_tokens, tokenizer.eos_token_id, joined.positions
+        )
         return Answer(
             text=self.loaded.encode.decode(said.ids).strip(),
             confidence=said.probability,

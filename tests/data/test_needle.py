@@ -105,8 +105,8 @@ def test_a_set_that_is_there_is_not_made_again(made: NeedleSet, monkeypatch: pyt
     "change",
     [{"seed": 1}, {"train_videos": 4}, {"val_videos": 1}, {"max_seconds": 9}, {"min_seconds": 7}, {"events": 1,
       "questions_per_video": 3},
-     {"questions_per_video": 3}, {"native_fps": 3}, {"videos_per_shard": 3}, {"min_seconds": 27, "max_seconds": 30,
-      "look_alikes": 2, "questions_per_video": 2}],
+     {"questions_per_video": 3}, {"native_fps": 3}, {"videos_per_shard": 3}, {"crowd": 4.0},
+     {"min_seconds": 27, "max_seconds": 30, "look_alikes": 2, "questions_per_video": 2}],
 )  # fmt: skip
 def test_another_setting_is_another_set(tmp_path: Path, change: dict[str, int]) -> None:
     assert _small(tmp_path, **change).folder != _small(tmp_path).folder
@@ -279,3 +279,44 @@ def test_a_question_of_the_second_kind_is_searched_for_in_words_of_the_first() -
 def test_no_other_look_is_known() -> None:
     with pytest.raises(ConfigError, match=r"data\.generate: look must be one of plain, dusk, got noon"):
         NeedleSet("root", look="noon")
+
+
+def test_a_crowd_shares_no_colour_or_shape_with_what_is_asked() -> None:
+    crowded = replace(DISTINCT, min_seconds=60, max_seconds=90, crowd=6.0)
+    for number in range(20):
+        video, alone = plan_video(crowded, "train", number), plan_video(replace(crowded, crowd=None), "train", number)
+        assert video.events == alone.events and video.annotation == alone.annotation, "nothing else has changed"
+        assert alone.crowd == ()
+        assert len(video.crowd) >= 3
+        for of in ("colour", "shape"):
+            asked = {getattr(event.needle, of) for event in video.events}
+            assert not asked & {getattr(event.needle, of) for event in video.crowd}
+        spans = sorted((event.needle.start, event.needle.end) for event in (*video.events, *video.crowd))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+        assert spans[0][0] > 0 and spans[-1][1] <= video.seconds
+    looks = [event.needle.colour for i in range(40) for event in plan_video(crowded, "train", i).crowd]
+    assert set(looks) == set(COLOURS), "every one in some video"
+
+
+def test_a_crowd_can_be_seen() -> None:
+    crowded = replace(DISTINCT, crowd=6.0)
+    number = next(i for i in range(20) if plan_video(crowded, "val", i).crowd)
+    frames = np.stack(list(draw_video(crowded, "val", number)))
+    changed = (frames != np.stack(list(draw_video(DISTINCT, "val", number)))).any(axis=(1, 2, 3))
+    spans = [(event.needle.start, event.needle.end) for event in plan_video(crowded, "val", number).crowd]
+    shown = [any(start <= i / 2 < end for start, end in spans) for i in range(len(frames))]
+    assert changed.tolist() == shown and any(shown)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crowd": 3.0}, r"crowd must be more than 3 seconds, or null, got 3\.0"),
+        ({"crowd": float("inf")}, "crowd must be more than 3 seconds, or null, got inf"),
+        ({"crowd": 9.0, "events": 8, "look_alikes": 2, "min_seconds": 60, "max_seconds": 60},
+         "crowd needs a colour and a shape that none of the events has: lower events, got 8"),
+    ],
+)  # fmt: skip
+def test_a_crowd_that_cannot_be_is_refused(tmp_path: Path, settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.generate: {message}"):
+        _small(tmp_path, **settings)

@@ -110,7 +110,8 @@ def test_frames_sequence_logits_and_loss_are_those_of_the_release(folders: dict[
     question, stored = batch.questions[0], {name[2:]: value for name, value in STORED.items() if name[0] == case_id}
     with torch.no_grad():
         visuals, selections = model.see(batch)
-        sequence, labels = model.join(question.input_ids, question.labels, visuals[0])
+        joined = model.join(question.input_ids, question.labels, visuals[0], selections[0])
+        sequence, labels = joined.embeddings, joined.labels
         logits = model.language_model.lm(inputs_embeds=sequence[None]).logits[0]
         output = model(batch)
     assert selections[0] is not None and selections[0].relevance is not None

@@ -11,6 +11,7 @@ from vilamp.build import build_encoder, build_model
 from vilamp.config import compose
 from vilamp.data.needle_scene import Needle, draw_needle, new_haystack
 from vilamp.errors import ConfigError
+from vilamp.interfaces import Selection
 from vilamp.models.text import PromptEncoder
 from vilamp.models.video_lm import VideoLM
 from vilamp.samples import IGNORED, VIDEO_TOKEN, Batch, EncodedQuestion, Question, SkipSample, Video
@@ -25,9 +26,9 @@ def build(*overrides: str) -> tuple[VideoLM, PromptEncoder]:
     return model, build_encoder(cfg, model)
 
 
-@pytest.fixture(scope="module")
-def tiny() -> tuple[VideoLM, PromptEncoder]:
-    return build()
+@pytest.fixture(scope="module", params=["1.0", "0.25"], ids="step={}".format)
+def tiny(request: pytest.FixtureRequest) -> tuple[VideoLM, PromptEncoder]:
+    return build(f"model.merged_step={request.param}")
 
 
 def video(length: int, needle: Needle | None = None, at: int = 0, seed: int = 0) -> Video:
@@ -163,7 +164,7 @@ def test_a_sequence_over_the_context_is_an_error_and_never_cut(tiny: tuple[Video
     model, encode = tiny
     question = ask(encode, "what?")
     with pytest.raises(ConfigError, match=r"does not fit the language model's context of 32768"):
-        model.join(question.input_ids, question.labels, torch.zeros(32768, 96))
+        model.join(question.input_ids, question.labels, torch.zeros(32768, 96), Selection(torch.arange(4)))
 
 
 @pytest.mark.parametrize("overrides", [("num_keyframes=0",), ("model.chunk_size=0",)])

@@ -42,6 +42,8 @@ class NeedleSet:
             With 1 all shapes differ and all events are short.
         questions_per_video: drawn without repetition from all (event, kind) pairs.
         native_fps: frames a second of the files themselves.
+        crowd: seconds from one event that nobody asks about to the next, on average; None does without. They have
+            colours and shapes of none of the others.
         look: ``plain``, or ``dusk``: other textures, colours, shapes and words, to adapt a model to.
         seed: fixes every byte (for the installed versions of numpy, Pillow and PyAV), whatever the number of workers.
         videos_per_shard: of a tar.
@@ -64,6 +66,7 @@ class NeedleSet:
         questions_per_video: int = 8,
         native_fps: int = 2,
         look: str = "plain",
+        crowd: float | None = None,
         seed: int = 0,
         videos_per_shard: int = 32,
         num_workers: int | None = None,
@@ -71,7 +74,7 @@ class NeedleSet:
     ) -> None:
         try:
             self.recipe = NeedleRecipe(
-                seed, min_seconds, max_seconds, events, look_alikes, questions_per_video, native_fps, look
+                seed, min_seconds, max_seconds, events, look_alikes, questions_per_video, native_fps, look, crowd
             )
         except ValueError as error:
             raise ConfigError(f"data.generate: {error}") from error

@@ -21,7 +21,7 @@ from vilamp.data.needle_scene import PLAIN, SIZE, Look, Needle, ask, draw_needle
 SPLITS = ("train", "val")
 LOOKS = {"plain": PLAIN, "dusk": DUSK}
 """The values of ``data.generate.look``."""
-_TIMELINE, _PIXELS = range(2)
+_TIMELINE, _PIXELS, _CROWD = range(3)
 """Separate streams of random numbers, so that a video's events can be known without drawing a pixel."""
 
 
@@ -37,6 +37,7 @@ class NeedleRecipe:
     questions_per_video: int
     native_fps: int
     look: str = "plain"
+    crowd: float | None = None
 
     def __post_init__(self) -> None:
         if self.look not in LOOKS:
@@ -62,6 +63,13 @@ class NeedleRecipe:
                 f"seconds must satisfy {longest:g} (all events at their longest) <= min_seconds <= max_seconds, got "
                 f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
             )
+        if self.crowd is not None:
+            if not EVENT_SECONDS[1] < self.crowd < math.inf:
+                raise ValueError(f"crowd must be more than {EVENT_SECONDS[1]:g} seconds, or null, got {self.crowd}")
+            if self.events >= colours or self.events - self.look_alikes + 1 >= shapes:
+                raise ValueError(
+                    f"crowd needs a colour and a shape that none of the events has: lower events, got {self.events}"
+                )
         if self.native_fps < 1:
             raise ValueError(f"native_fps must be at least 1, got {self.native_fps}")
         if self.seed < 0:
@@ -113,6 +121,7 @@ class NeedleVideo:
         seconds: length.
         cuts: times at which a new scene begins, the first is 0.
         events: in temporal order, never overlapping, pairwise different in colour.
+        crowd: what else happens, between them, in none of their colours and shapes; nobody asks about it.
         annotation: what goes into the ``.json`` beside the video (format: ``data/README.md``).
     """
 
@@ -120,6 +129,7 @@ class NeedleVideo:
     seconds: int
     cuts: tuple[float, ...]
     events: tuple[Event, ...]
+    crowd: tuple[Event, ...]
     annotation: dict[str, object]
 
 
@@ -144,6 +154,48 @@ def _draw_events(recipe: NeedleRecipe, seconds: int, rng: np.random.Generator) -
     return tuple(events)
 
 
+def draw_passing(start: float, rng: np.random.Generator, look: Look) -> Event:
+    """One short event by itself, from ``start`` seconds on."""
+    (needle,) = new_needles(1, 1, rng, look)
+    start, end = round(start, 3), round(start + float(rng.uniform(*EVENT_SECONDS)), 3)
+    jitter = (float(rng.uniform(-3, 3)), float(rng.uniform(-3, 3)))
+    return Event(replace(needle, start=start, end=end), jitter, float(rng.uniform(0.9, 1.1)), ())
+
+
+def draw_crowd(
+    seconds: float, pause: tuple[float, float], events: Sequence[Event], rng: np.random.Generator, look: Look
+) -> tuple[Event, ...]:
+    """Short events one after the other, in any colours and shapes of a look.
+
+    Args:
+        seconds: length of the video.
+        pause: shortest and longest time between two.
+        events: what happens besides; what would overlap one of these is left out.
+        rng: draws them.
+        look: of what they are drawn.
+    """
+    crowd = []
+    start = float(rng.uniform(*pause))
+    while start + EVENT_SECONDS[1] < seconds:
+        event = draw_passing(start, rng, look)
+        if all(event.needle.end <= other.needle.start or other.needle.end <= start for other in events):
+            crowd.append(event)
+        start = event.needle.end + float(rng.uniform(*pause))
+    return tuple(crowd)
+
+
+def _crowd(recipe: NeedleRecipe, seconds: int, events: Sequence[Event], rng: np.random.Generator) -> tuple[Event, ...]:
+    if recipe.crowd is None:
+        return ()
+    look, asked = recipe.looks, [event.needle for event in events]
+    others = replace(
+        look,
+        colours={name: rgb for name, rgb in look.colours.items() if name not in {needle.colour for needle in asked}},
+        shapes=tuple(shape for shape in look.shapes if shape not in {needle.shape for needle in asked}),
+    )
+    return draw_crowd(seconds, (recipe.crowd / 2, recipe.crowd * 3 / 2), events, rng, others)
+
+
 def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
     """What the ``number``-th video of a split (``train`` or ``val``) shows and is asked; draws and encodes nothing."""
     rng = _rng(recipe, split, number, _TIMELINE)
@@ -160,7 +212,8 @@ def plan_video(recipe: NeedleRecipe, split: str, number: int) -> NeedleVideo:
         fields = {"question": question, "answer": answer, "kind": kind, "evidence": evidence}
         questions.append(fields if recipe.looks is PLAIN else fields | {"query": plainly(needle, kind)})
     annotation: dict[str, object] = {"video": "mp4", "questions": questions}
-    return NeedleVideo(f"{split}-{number:06d}", seconds, cuts, events, annotation)
+    crowd = _crowd(recipe, seconds, events, _rng(recipe, split, number, _CROWD))
+    return NeedleVideo(f"{split}-{number:06d}", seconds, cuts, events, crowd, annotation)
 
 
 def draw_cuts(seconds: float, rng: np.random.Generator) -> tuple[float, ...]:
@@ -175,7 +228,8 @@ def draw_video(recipe: NeedleRecipe, split: str, number: int) -> Iterator[np.nda
     """The native frames of a video, each uint8[SIZE, SIZE, 3]; frame ``i`` is on display from ``i / native_fps``."""
     plan = plan_video(recipe, split, number)
     rng = _rng(recipe, split, number, _PIXELS)
-    return draw_frames(plan.seconds, recipe.native_fps, plan.cuts, plan.events, rng, recipe.looks)
+    events = sorted([*plan.events, *plan.crowd], key=lambda event: event.needle.start)
+    return draw_frames(plan.seconds, recipe.native_fps, plan.cuts, events, rng, recipe.looks)
 
 
 def draw_frames(

@@ -15,7 +15,7 @@ from vilamp.evaluation.answers import Answer
 from vilamp.interfaces import Selection
 from vilamp.models.continuation import Continuation
 from vilamp.models.text import PromptEncoder
-from vilamp.models.video_lm import VideoLM
+from vilamp.models.video_lm import VideoLM, positions_of
 from vilamp.samples import IGNORED, Batch, EncodedQuestion, Question, SkipSample, Video
 from vilamp.training.metrics import recall_of
 
@@ -143,7 +143,7 @@ class Asker:
         visuals, selections = see([one.encoded for one in asked])
         answers = []
         for some in together([0 if visual is None else len(visual) for visual in visuals], self.at_once):
-            said = self._continue(asked[some], visuals[some])
+            said = self._continue(asked[some], visuals[some], selections[some])
             for one, visual, selection, (text, score) in zip(
                 asked[some], visuals[some], selections[some], said, strict=True
             ):
@@ -151,14 +151,15 @@ class Asker:
         return answers
 
     def _continue(
-        self, asked: Sequence[_Asked], visuals: Sequence[Tensor | None]
+        self, asked: Sequence[_Asked], visuals: Sequence[Tensor | None], selections: Sequence[Selection | None]
     ) -> list[tuple[str | None, list[float] | None]]:
         """The generated text and the options' log likelihoods of some questions, None for what is not wanted."""
-        sequences = []
-        for one, visual in zip(asked, visuals, strict=True):
+        joined = []
+        for one, visual, selection in zip(asked, visuals, selections, strict=True):
             prompt = one.encoded.input_ids[one.encoded.labels == IGNORED]
-            sequences.append(self.model.join(prompt, prompt, visual)[0])
-        continuation = Continuation(self.model.language_model, sequences)
+            joined.append(self.model.join(prompt, prompt, visual, selection))
+        sequences = [one.embeddings for one in joined]
+        continuation = Continuation(self.model.language_model, sequences, positions_of(joined))
         texts: Sequence[str | None] = [None] * len(asked)
         if GENERATION in ways(self.scoring):
             end = self.encode.tokenizer.eos_token_id

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from vilamp.build import build_model, build_optim
 from vilamp.errors import ConfigError
+from vilamp.interfaces import Selection
 from vilamp.memory.kernels import few_blocks, fused_kernels
 from vilamp.memory.tracker import StorageTracker
 from vilamp.models.frame_features import FrameFeatures
@@ -261,7 +262,7 @@ class _Counting:
         for visual in stream(FrameFeatures(model.vision_tower, self.frames), views):
             if visual.requires_grad:
                 visual.register_hook(self._leave_language_model)
-            sequences.append(model.join(ids, ids, visual)[0])
+            sequences.append(model.join(ids, ids, visual, Selection(keyframes)).embeddings)
         self.sequence = len(sequences[0])
         return sequences
 

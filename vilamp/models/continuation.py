@@ -21,20 +21,25 @@ class Continuation:
     Args:
         language_model: reads and answers.
         sequences: B times float[L, D], of different length.
+        positions: B times float[L], where their tokens stand; None: one behind the other.
     """
 
     @torch.no_grad()
-    def __init__(self, language_model: LanguageModel, sequences: Sequence[Tensor]) -> None:
+    def __init__(
+        self, language_model: LanguageModel, sequences: Sequence[Tensor], positions: Sequence[Tensor] | None = None
+    ) -> None:
         self.lm = language_model.lm
         self.embed = language_model.embed
-        padded = pad_sequence([sequence.flip(0) for sequence in sequences], batch_first=True).flip(1)  # [B, L, D]
-        lengths = torch.tensor([len(sequence) for sequence in sequences], device=padded.device)
+        padded = _pad_left(sequences)  # [B, L, D]
         self.length = padded.shape[1]
-        self.next_position = lengths[:, None]  # [B, 1]
-        self.mask = (torch.arange(self.length, device=padded.device) >= self.length - self.next_position).long()
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        lengths = torch.tensor([len(sequence) for sequence in sequences], device=padded.device)
+        self.mask = (torch.arange(self.length, device=padded.device) >= self.length - lengths[:, None]).long()
+        if positions is None:
+            positions = [torch.arange(len(sequence)) for sequence in sequences]
+        places = _pad_left(positions).to(padded.device)  # [B, L]
+        self.next_position = places[:, -1:] + 1  # [B, 1]
         self.cache = DynamicCache()
-        self.last = self._read(padded, self.mask, positions)[:, -1]
+        self.last = self._read(padded, self.mask, places)[:, -1]
         """float[B, vocabulary]: the logits of the token behind each prompt."""
 
     def _read(self, embeddings: Tensor, mask: Tensor, positions: Tensor, last_only: bool = True) -> Tensor:
@@ -98,3 +103,8 @@ class Continuation:
         self._forget()
         ended = (ids == end).cumsum(1) > 0
         return [row[~over] for row, over in zip(ids, ended, strict=True)]
+
+
+def _pad_left(rows: Sequence[Tensor]) -> Tensor:
+    """B times [L, ...], of different length -> [B, longest L, ...], with zeros before the shorter ones."""
+    return pad_sequence([row.flip(0) for row in rows], batch_first=True).flip(1)

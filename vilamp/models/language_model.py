@@ -107,17 +107,22 @@ class LanguageModel(nn.Module):
         embedding = self.lm.get_input_embeddings()
         return embedding(ids.to(embedding.weight.device))
 
-    def answer_loss(self, sequences: Sequence[Tensor], labels: Sequence[Tensor]) -> AnswerLoss:
+    def answer_loss(
+        self, sequences: Sequence[Tensor], labels: Sequence[Tensor], positions: Sequence[Tensor] | None = None
+    ) -> AnswerLoss:
         """Score B answers, with logits at the answers' positions only.
 
         Args:
             sequences: B times float[L, D], of different length.
             labels: B times int64[L], :data:`~vilamp.samples.IGNORED` outside the answer.
+            positions: B times float[L], where its tokens stand; None: one behind the other.
         """
         # Padding stands on the right, where a causal model never looks from inside a sequence: no mask is needed.
         embeddings = pad_sequence(list(sequences), batch_first=True)  # [B, L, D]
         with self._checkpointed():
-            hidden = self.lm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+            hidden = self.lm.model(
+                inputs_embeds=embeddings, use_cache=False, **_places(embeddings, positions)
+            ).last_hidden_state
         targets = pad_sequence([row[1:] for row in labels], batch_first=True, padding_value=IGNORED)
         targets = targets.to(hidden.device)  # [B, L - 1]: the token after each position
         row, position = (targets != IGNORED).nonzero(as_tuple=True)  # [A] each, A answer tokens
@@ -146,17 +151,21 @@ class LanguageModel(nn.Module):
         """Write it for ``AutoModelForCausalLM.from_pretrained``, without its tokenizer."""
         self.lm.save_pretrained(folder)
 
-    def generate(self, sequence: Tensor, max_new_tokens: int, end: int) -> Tensor:
-        """Greedy continuation of float[L, D] -> int64[up to max_new_tokens], without the end token."""
-        return self.answer(sequence, max_new_tokens, end).ids
+    def generate(self, sequence: Tensor, max_new_tokens: int, end: int, positions: Tensor | None = None) -> Tensor:
+        """Greedy continuation of float[L, D] -> int64[up to max_new_tokens], without the end token.
+
+        ``positions`` are those of :meth:`answer_loss`; what is generated goes on from the last one.
+        """
+        return self.answer(sequence, max_new_tokens, end, positions).ids
 
     @torch.no_grad()
-    def answer(self, sequence: Tensor, max_new_tokens: int, end: int) -> Greedy:
+    def answer(self, sequence: Tensor, max_new_tokens: int, end: int, positions: Tensor | None = None) -> Greedy:
         """The same, and how sure the model is of it."""
         mask = torch.ones(1, len(sequence), dtype=torch.int64, device=sequence.device)
+        places = {"attention_mask": mask} | _places(sequence[None], None if positions is None else [positions])
         said = self.lm.generate(
             inputs_embeds=sequence[None],
-            attention_mask=mask,
+            **places,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=end,
@@ -168,6 +177,17 @@ class LanguageModel(nn.Module):
         logits = torch.cat(said.logits).float()  # [T, vocabulary]
         probability = logits.log_softmax(-1).gather(1, ids[:, None]).sum().exp()
         return Greedy(ids[ids != end], float(probability))
+
+
+def _places(embeddings: Tensor, positions: Sequence[Tensor] | None) -> dict[str, Tensor]:
+    """What tells a model of Transformers where the tokens of float[B, L, D] stand; nothing where that is as usual.
+
+    Without a mask it would take every step other than 1 for the beginning of another sequence in the same row.
+    """
+    if positions is None:
+        return {}
+    ids = pad_sequence(list(positions), batch_first=True).to(embeddings.device)
+    return {"position_ids": ids, "attention_mask": torch.ones(ids.shape, dtype=torch.int64, device=ids.device)}
 
 
 def _replace_rope(config: Any, rope: Mapping[str, Any]) -> None:

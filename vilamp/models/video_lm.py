@@ -19,7 +19,7 @@ from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
 from vilamp.models.scorer import ClipScorer
 from vilamp.models.vision_tower import SiglipTower
-from vilamp.models.visual_stream import View, VisualStream
+from vilamp.models.visual_stream import View, VisualStream, token_steps
 from vilamp.samples import IGNORED, VIDEO_TOKEN, Batch, EncodedQuestion, Video
 
 HOW_TO_FIT = (
@@ -53,6 +53,27 @@ class Output:
         return self.total / max(self.answer_tokens, 1)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """A question with its video as the language model reads it.
+
+    Attributes:
+        embeddings: float[L, D].
+        labels: int64[L].
+        positions: float[L], where the tokens stand; None: one behind the other.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    positions: Tensor | None
+
+
+def positions_of(joined: Sequence[Joined]) -> list[Tensor] | None:
+    """Those of several questions to the same model, as the language model takes them."""
+    positions = [one.positions for one in joined if one.positions is not None]
+    return positions or None
+
+
 class VideoLM(nn.Module):
     """Scorer -> selector -> vision tower -> merger -> projector -> language model.
 
@@ -68,9 +89,12 @@ class VideoLM(nn.Module):
         num_keyframes: K.
         chunk_size: frames in the vision tower at a time.
         anchor: what a merged frame is compared with, one of :data:`vilamp.models.anchors.RULES`.
+        merged_step: how far a merged frame's token stands behind the token before it; all others stand one behind.
+            Below 1 a long video takes fewer positions, of which the language model knows only so many (V2PE,
+            arXiv 2412.09616); 1 is the method's.
 
     Raises:
-        ConfigError: a size below 1, or no such rule.
+        ConfigError: a size below 1, a step that is not above 0 and at most 1, or no such rule.
     """
 
     def __init__(
@@ -84,6 +108,7 @@ class VideoLM(nn.Module):
         num_keyframes: int,
         chunk_size: int,
         anchor: str = PRECEDING,
+        merged_step: float = 1.0,
     ) -> None:
         super().__init__()
         if type(chunk_size) is not int or num_keyframes < 1 or chunk_size < 1:
@@ -91,6 +116,8 @@ class VideoLM(nn.Module):
                 "num_keyframes and model.chunk_size must be whole numbers of at least 1, got "
                 f"{num_keyframes} and {chunk_size}"
             )
+        if isinstance(merged_step, str) or not 0 < merged_step <= 1:
+            raise ConfigError(f"model.merged_step must be above 0 and at most 1, got {merged_step}")
         if anchor not in RULES:
             raise ConfigError(f"model.anchor (variant.anchor) must be one of {', '.join(RULES)}, got {anchor!r}")
         self.scorer = scorer
@@ -102,6 +129,7 @@ class VideoLM(nn.Module):
         self.num_keyframes = num_keyframes
         self.chunk_size = chunk_size
         self.anchor = anchor
+        self.merged_step = merged_step
         self.embedding_cache: EmbeddingCache | None = None
         """Keeps the embeddings of videos that come with a lookup of it."""
         self.init_report: Report | None = None
@@ -124,18 +152,17 @@ class VideoLM(nn.Module):
         in the same order.
         """
         visuals, selections = self.see(batch)
-        sequences, labels = [], []
-        for question, visual in zip(batch.questions, visuals, strict=True):
-            sequence, label = self.join(question.input_ids, question.labels, visual)
-            sequences.append(sequence)
-            labels.append(label)
+        joined = [
+            self.join(question.input_ids, question.labels, visual, selection)
+            for question, visual, selection in zip(batch.questions, visuals, selections, strict=True)
+        ]
         lengths = [0 if visual is None else len(visual) for visual in visuals]
-        if not sequences:  # all were skipped
-            sequences = [self.language_model.embed(torch.zeros(1, dtype=torch.int64))]
-            labels = [torch.full((1,), IGNORED)]
+        if not joined:  # all were skipped
+            joined = [self.join(torch.zeros(1, dtype=torch.int64), torch.full((1,), IGNORED), None, None)]
+        sequences = [one.embeddings for one in joined]
         if all(video < 0 for video in batch.video_of):  # text alone would reach the language model only
             sequences[0] = sequences[0] + self._zero_of_visual_parts()
-        answers = self.language_model.answer_loss(sequences, labels)
+        answers = self.language_model.answer_loss(sequences, [one.labels for one in joined], positions_of(joined))
         exact = answers.exact[: len(batch.questions)]
         return Output(answers.total, answers.tokens, exact, selections, lengths)
 
@@ -147,12 +174,11 @@ class VideoLM(nn.Module):
     @torch.no_grad()
     def generate(self, batch: Batch, max_new_tokens: int, end: int) -> list[Tensor]:
         """Greedy answers, int64[T] each; what ``labels`` tells about the right answer is not looked at."""
-        visuals, _ = self.see(batch)
         answers = []
-        for question, visual in zip(batch.questions, visuals, strict=True):
+        for question, visual, selection in zip(batch.questions, *self.see(batch), strict=True):
             prompt = question.input_ids[question.labels == IGNORED]
-            sequence, _ = self.join(prompt, prompt, visual)
-            answers.append(self.language_model.generate(sequence, max_new_tokens, end))
+            joined = self.join(prompt, prompt, visual, selection)
+            answers.append(self.language_model.generate(joined.embeddings, max_new_tokens, end, joined.positions))
         return answers
 
     def see(
@@ -213,16 +239,17 @@ class VideoLM(nn.Module):
             self.embedding_cache.store(lookup.key, embeddings, video.timestamps)
         return embeddings
 
-    def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def join(self, ids: Tensor, labels: Tensor, visual: Tensor | None, selection: Selection | None) -> Joined:
         """Put the visual sequence where the marker stands.
 
         Args:
             ids: int64[T], with one :data:`~vilamp.samples.VIDEO_TOKEN` if there is a visual sequence.
             labels: int64[T].
             visual: float[V, D], or None for text alone.
+            selection: the keyframes in the visual sequence; None for text alone.
 
         Returns:
-            float[L, D] and its labels int64[L], L = T - 1 + V.
+            L = T - 1 + V tokens.
 
         Raises:
             ConfigError: the whole does not fit the language model's context; nothing is ever cut off in silence.
@@ -234,9 +261,30 @@ class VideoLM(nn.Module):
                 f"{self.language_model.context}; {HOW_TO_FIT}"
             )
         if visual is None:
-            return self.language_model.embed(ids), labels
+            return Joined(self.language_model.embed(ids), labels, self._positions(length, 0, None))
         at = int((ids == VIDEO_TOKEN).nonzero())
         text = self.language_model.embed(torch.cat([ids[:at], ids[at + 1 :]]))
         sequence = torch.cat([text[:at], visual.to(text.dtype), text[at:]])
         ignored = labels.new_full((len(visual),), IGNORED)
-        return sequence, torch.cat([labels[:at], ignored, labels[at + 1 :]])
+        labels = torch.cat([labels[:at], ignored, labels[at + 1 :]])
+        return Joined(sequence, labels, self._positions(length, len(visual), selection, at))
+
+    def _positions(self, length: int, visual: int, selection: Selection | None, at: int = 0) -> Tensor | None:
+        """float[L], where the tokens stand, ``visual`` of them from number ``at`` on; None: one behind the other."""
+        if self.merged_step == 1:
+            return None
+        steps = torch.ones(length)
+        if selection is not None:
+            steps[at : at + visual] = self._visual_steps(visual, selection.keyframes.cpu())
+        return steps.cumsum(0) - steps[0]
+
+    def _visual_steps(self, length: int, keyframes: Tensor) -> Tensor:
+        """float[V], how far each token of a visual sequence stands behind the one before."""
+        per_keyframe = self.projector.tokens_per_keyframe(self.vision_tower.grid**2)
+        per_merged, of_video = self.merger.tokens_per_frame, self.projector.tokens_per_video
+        merged = length - of_video - len(keyframes) * per_keyframe
+        num_frames = len(keyframes) + (merged // per_merged if per_merged else 0)
+        if not per_merged:  # what is dropped leaves no gap
+            keyframes = torch.arange(len(keyframes))
+        steps = token_steps(keyframes, num_frames, per_keyframe, per_merged, self.merged_step)
+        return torch.cat([steps, torch.ones(of_video)])

@@ -132,6 +132,24 @@ def interleave(keyframe_tokens: Tensor, merged_tokens: Tensor, keyframes: Tensor
     return tokens[source.to(tokens.device)]
 
 
+def token_steps(keyframes: Tensor, num_frames: int, per_keyframe: int, per_merged: int, merged_step: float) -> Tensor:
+    """How far each token that :func:`interleave` gives stands behind the one before.
+
+    Args:
+        keyframes: int64[K], ascending, on the host.
+        num_frames: N.
+        per_keyframe: tokens of a keyframe, whose step is 1.
+        per_merged: tokens of a merged frame.
+        merged_step: the step of these.
+
+    Returns:
+        float[K * per_keyframe + (N - K) * per_merged].
+    """
+    lengths, steps = torch.full((num_frames,), per_merged), torch.full((num_frames,), merged_step)
+    lengths[keyframes], steps[keyframes] = per_keyframe, 1.0
+    return steps.repeat_interleave(lengths)
+
+
 class VisualStream(nn.Module):
     """Vision tower, merger and projector over the videos of a batch, chunk by chunk.
 

@@ -14,8 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vilamp.data.needle_scene import PLAIN, Look, ask, new_needles
-from vilamp.data.needle_video import EVENT_SECONDS, Event, draw_cuts, draw_frames, encode_mp4
+from vilamp.data.needle_scene import PLAIN, Look, ask
+from vilamp.data.needle_video import (
+    EVENT_SECONDS,
+    Event,
+    draw_crowd,
+    draw_cuts,
+    draw_frames,
+    draw_passing,
+    encode_mp4,
+)
 from vilamp.errors import ConfigError, OutputError
 
 NATIVE_FPS = 2
@@ -66,7 +74,7 @@ def make_example(
         paths = [folder / "haystacks" / f"haystack-{number:02d}.mp4" for number in range(haystacks)]
         for number, path in enumerate(paths):
             rng = np.random.default_rng([seed, _HAYSTACK, number])
-            _write(path, seconds, _events(seconds, rng), rng, IN_HAYSTACKS)
+            _write(path, seconds, draw_crowd(seconds, PAUSE_SECONDS, (), rng, IN_HAYSTACKS), rng, IN_HAYSTACKS)
             told(str(path))
         rows = [_make_needle(folder, seed, number) for number in range(needles)]
         told(str(folder / "needles"))
@@ -81,30 +89,13 @@ def _make_needle(folder: Path, seed: int, number: int) -> dict[str, object]:
     """Write a clip; returns its row."""
     rng = np.random.default_rng([seed, _NEEDLE, number])
     seconds = int(rng.integers(NEEDLE_SECONDS[0], NEEDLE_SECONDS[1] + 1))
-    event = _event(float(rng.uniform(0, seconds - EVENT_SECONDS[1])), rng, IN_NEEDLES)
+    event = draw_passing(float(rng.uniform(0, seconds - EVENT_SECONDS[1])), rng, IN_NEEDLES)
     kind = KINDS[number % len(KINDS)]
     question, answer = ask(event.needle, kind, rng, IN_NEEDLES)
     name = f"needles/needle-{number:03d}.mp4"
     _write(folder / name, seconds, [event], rng, IN_NEEDLES)
     evidence = [[event.needle.start, event.needle.end]]
     return {"video": name, "question": question, "answer": answer, "kind": kind, "evidence": evidence}
-
-
-def _events(seconds: int, rng: np.random.Generator) -> list[Event]:
-    """What happens in a haystack."""
-    events: list[Event] = []
-    start = float(rng.uniform(*PAUSE_SECONDS))
-    while start + EVENT_SECONDS[1] < seconds:
-        events.append(_event(start, rng, IN_HAYSTACKS))
-        start = events[-1].needle.end + float(rng.uniform(*PAUSE_SECONDS))
-    return events
-
-
-def _event(start: float, rng: np.random.Generator, look: Look) -> Event:
-    (needle,) = new_needles(1, 1, rng, look)
-    start, end = round(start, 3), round(start + float(rng.uniform(*EVENT_SECONDS)), 3)
-    jitter = (float(rng.uniform(-3, 3)), float(rng.uniform(-3, 3)))
-    return Event(replace(needle, start=start, end=end), jitter, float(rng.uniform(0.9, 1.1)), KINDS)
 
 
 def _write(path: Path, seconds: int, events: Sequence[Event], rng: np.random.Generator, look: Look) -> None:
