@@ -1,4 +1,4 @@
-"""The experiments that ship, run at tiny size: LoRA on a domain, and the three stages one after the other."""
+"""The experiments that ship, at tiny size: LoRA on a domain, the three stages in turn, the lesson on long videos."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+import vilamp
 from vilamp.build import build_optim
 from vilamp.config import compose, conf_dir
 from vilamp.data.needle import NeedleSet
@@ -26,7 +27,11 @@ STAGES = {"stage1_pretrain": None, "stage2_short": "captions", "stage3_long": "s
 
 
 def test_every_experiment_is_run_here() -> None:
-    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {"lora_domain", *STAGES}
+    assert {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")} == {
+        "lora_domain",
+        "needle_long",
+        *STAGES,
+    }
 
 
 def test_lora_on_a_domain_trains_less_than_three_in_a_hundred_weights_and_sees_the_old_data_too(tmp_path: Path) -> None:
@@ -77,3 +82,18 @@ def test_each_stage_begins_where_the_one_before_ended(needles: NeedleSet, tmp_pa
         assert any(key.startswith("model.vision_tower") for key in run.module.trained_names())
         assert all(torch.isfinite(weight).all() for weight in ours.values())
         before = run
+
+
+def test_the_lesson_on_long_videos_goes_on_from_a_run_and_is_evaluated_as_it_trained(tmp_path: Path) -> None:
+    few = [f"data.generate.{name}={value}" for name, value in FEW.items()]
+    common = [*few, f"paths.data_dir={tmp_path / 'data'}", "logger=csv", "data.num_workers=0", "report=false"]
+    before = train(compose("train", [f"paths.output_dir={tmp_path / 'before'}", *common, "data.batch_size=2"]))
+    lesson = ["experiment=needle_long", f"init.path={before.folder}", f"paths.output_dir={tmp_path / 'long'}"]
+    run = train(compose("train", [*lesson, *common, "data.generate.crowd=4"]))
+    assert run.module.model.init_report is not None
+    assert {f"model.{key}" for key in run.module.model.init_report.filled} == before.module.trained_names()
+    plans = [run.data.generate.plan("train", i) for i in range(4)]
+    assert any(plan.crowd for plan in plans)
+    model = vilamp.load(run.folder).model
+    assert (model.num_keyframes, model.merged_step) == (12, 0.125)
+    assert model.language_model.lm.config.rope_parameters["factor"] == 64
