@@ -34,6 +34,7 @@ from vilamp.config import compose
 from vilamp.data.decode import VideoReader
 from vilamp.data.needle_scene import new_haystack
 from vilamp.data.needle_video import encode_mp4
+from vilamp.interfaces import Selection
 from vilamp.memory.kernels import fused_kernels
 from vilamp.memory.plan import empty_model
 from vilamp.memory.tracker import StorageTracker
@@ -93,15 +94,15 @@ def time_row(file: Path, size: int, repeats: int) -> Row:
     asked = session.ask(QUESTIONS[1])
     model = loaded.model
     with torch.no_grad():
-        (visual,), _ = model.see(Batch([video], [asked.question], [0]), session.features)
+        (visual,), (selection,) = model.see(Batch([video], [asked.question], [0]), session.features)
         prompt = asked.question.input_ids[asked.question.labels == IGNORED]
-        sequence, _ = model.join(prompt, prompt, visual)
+        joined = model.join(prompt, prompt, visual, selection)
     end = loaded.encode.tokenizer.eos_token_id
     ways: dict[str, Callable[[], object]] = {
         OPENED: lambda: loaded.open(file).ask(QUESTIONS[0]),
         FIRST: lambda: Session(loaded, video).ask(QUESTIONS[0]),
         SECOND: lambda: session.ask(QUESTIONS[1]),
-        LANGUAGE: lambda: model.language_model.answer(sequence, loaded.max_new_tokens, end),
+        LANGUAGE: lambda: model.language_model.answer(joined.embeddings, loaded.max_new_tokens, end, joined.positions),
     }
     seconds = alternate(ways, repeats, time.process_time)
     return {
@@ -167,7 +168,7 @@ class _Question:
         self.tokens = len(visual)
         text = torch.zeros(TEXT_TOKENS + 1, dtype=torch.int64)
         text[0] = VIDEO_TOKEN
-        self.sequence = model.join(text, text, visual)[0]
+        self.sequence = model.join(text, text, visual, Selection(keyframes)).embeddings
 
     def answer(self) -> int:
         """Operations of the language model up to the first token."""

@@ -57,9 +57,9 @@ def whole_video_loss(model: VideoLM, batch: Batch) -> Tensor:
     merged = whole_video_merge(model.merger, patches[~is_keyframe], patches[keyframes], anchor_of, queries[0])
     keyframe_tokens = model.projector.project_keyframes(patches[keyframes])
     visual = interleave(keyframe_tokens, model.projector.project_merged(merged), keyframes, len(video))
-    sequence, labels = model.join(question.input_ids, question.labels, visual)
-    logits = model.language_model.lm(inputs_embeds=sequence[None], use_cache=False).logits[0]
-    return F.cross_entropy(logits[:-1], labels[1:])
+    joined = model.join(question.input_ids, question.labels, visual, selection)
+    logits = model.language_model.lm(inputs_embeds=joined.embeddings[None], use_cache=False).logits[0]
+    return F.cross_entropy(logits[:-1], joined.labels[1:])
 
 
 def whole_video_merge(

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from tiny_base.album import KEYFRAME_GRID, Album
 from tiny_base.lesson import Lesson
+from vilamp.interfaces import Selection
 from vilamp.mergers.uniform import UniformMerger
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.projector import Projector
@@ -81,8 +82,9 @@ def answer_whole(model: VideoLM, tokens: Tensor, questions: list[EncodedQuestion
 
 def answer(model: VideoLM, visuals: list[Tensor], questions: list[EncodedQuestion]) -> tuple[Tensor, Tensor]:
     """(loss, exact bool[B]) for questions and what each of them sees, float[., D]."""
-    joined = [model.join(q.input_ids, q.labels, visual) for q, visual in zip(questions, visuals, strict=True)]
-    result = model.language_model.answer_loss([s for s, _ in joined], [label for _, label in joined])
+    steps = Selection(torch.empty(0, dtype=torch.int64))  # a step is 1 here, whatever is a keyframe
+    joined = [model.join(q.input_ids, q.labels, visual, steps) for q, visual in zip(questions, visuals, strict=True)]
+    result = model.language_model.answer_loss([one.embeddings for one in joined], [one.labels for one in joined])
     return result.total / result.tokens, result.exact
 
 

@@ -56,6 +56,11 @@ def test_a_path_that_is_given_is_the_model_that_is_counted() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
+def test_where_merged_frames_stand_takes_no_memory(run: str) -> None:
+    assert tiny(*RUNS[run], "model.merged_step=0.125").parts == pytest.approx(tiny(*RUNS[run]).parts, rel=1e-3)
+
+
+@pytest.mark.parametrize("run", RUNS)
 def test_parts_sum_to_the_total_of_the_highest_phase(run: str) -> None:
     prediction = tiny(*RUNS[run])
     assert prediction.total_gib == pytest.approx(sum(prediction.parts.values()))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import vilamp
+from vilamp.benchmark import Item
+from vilamp.benchmarks.needle import Needle
 from vilamp.build import build_model
 from vilamp.config import compose
 from vilamp.errors import ConfigError
+from vilamp.evaluation.asking import Asker
 from vilamp.interfaces import Selection
 from vilamp.locations import asset
 from vilamp.models.continuation import Continuation
 from vilamp.models.language_model import LanguageModel
 from vilamp.models.video_lm import VideoLM
 from vilamp.models.visual_stream import interleave, token_steps
-from vilamp.samples import IGNORED, VIDEO_TOKEN
+from vilamp.samples import IGNORED, VIDEO_TOKEN, Batch, Question, Video
+from vilamp.session import Session
 
 END = 2
 IDS = torch.tensor([5, 6, VIDEO_TOKEN, 7, 8, 9])
@@ -91,7 +97,7 @@ def test_a_step_of_one_says_nothing_of_positions() -> None:
     assert model.join(IDS, IDS, torch.zeros(9, 96), Selection(torch.tensor([0, 3]))).positions is None
 
 
-@pytest.mark.parametrize("step", ["0", "-0.5", "1.5", "nan", "inf", "half"])
+@pytest.mark.parametrize("step", ["0", "-0.5", "1.5", "nan", "inf", "half", "null", "true", "[0.5]"])
 def test_a_step_that_is_none_is_refused(step: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.merged_step must be above 0 and at most 1, got"):
         build(f"model.merged_step={step}")
@@ -164,3 +170,42 @@ def test_options_are_scored_behind_the_last_position(
         alone = Continuation(language_model, sequences[i : i + 1], positions[i : i + 1])
         assert scores == pytest.approx(alone.log_likelihoods(options[:1])[0], abs=1e-4)
     assert together[0] != pytest.approx(Continuation(language_model, sequences).log_likelihoods(options)[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("way", ["loss", "generate", "session", "evaluation"])
+def test_every_way_to_ask_hands_the_positions_over(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = vilamp.load(num_keyframes=2, device="cpu")
+    model, encode = loaded.model, loaded.encode
+    frames = torch.randint(0, 256, (9, 96, 96, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    video = Video("v", frames, torch.arange(9, dtype=torch.float64))
+    text = "what colour is the circle?"
+    batch = Batch([video], [encode(Question(text, "red", text), "k", True, 0)], [0])
+    seen: list[Tensor] = []
+    forward = model.language_model.lm.model.forward
+
+    def spy(**given: Any) -> Any:
+        seen.append(given["position_ids"])
+        return forward(**given)
+
+    monkeypatch.setattr(model, "merged_step", 0.25)
+    monkeypatch.setattr(model.language_model.lm.model, "forward", spy)
+    with torch.no_grad():
+        if way == "loss":
+            model(batch)
+        elif way == "generate":
+            model.generate(batch, 2, END)
+        elif way == "session":
+            Session(loaded, video).ask(text)
+        else:
+            Asker(model, encode, Needle(), "generation", 0, 4)([Item("k", None, text, answer="red")], video)
+        (visual,), (selection,) = model.see(batch)
+    (question,) = batch.questions
+    ids = question.input_ids if way == "loss" else question.input_ids[question.labels == IGNORED]
+    expected = model.join(ids, ids, visual, selection).positions
+    assert expected is not None and not torch.equal(expected, torch.arange(len(expected)))
+    assert torch.equal(seen[0][0].float(), expected)
+
+
+def test_a_video_without_its_selection_is_refused() -> None:
+    with pytest.raises(ValueError, match="come together"):
+        build("model.merged_step=0.5").join(IDS, IDS, torch.zeros(9, 96), None)

@@ -84,7 +84,7 @@ def test_each_stage_begins_where_the_one_before_ended(needles: NeedleSet, tmp_pa
         before = run
 
 
-def test_the_lesson_on_long_videos_goes_on_from_a_run_and_is_evaluated_as_it_trained(tmp_path: Path) -> None:
+def test_the_lesson_on_long_videos_goes_on_from_a_run_and_its_settings_come_with_it(tmp_path: Path) -> None:
     few = [f"data.generate.{name}={value}" for name, value in FEW.items()]
     common = [*few, f"paths.data_dir={tmp_path / 'data'}", "logger=csv", "data.num_workers=0", "report=false"]
     before = train(compose("train", [f"paths.output_dir={tmp_path / 'before'}", *common, "data.batch_size=2"]))

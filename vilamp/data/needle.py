@@ -42,8 +42,8 @@ class NeedleSet:
             With 1 all shapes differ and all events are short.
         questions_per_video: drawn without repetition from all (event, kind) pairs.
         native_fps: frames a second of the files themselves.
-        crowd: seconds from one event that nobody asks about to the next, on average; None does without. They have
-            colours and shapes of none of the others.
+        crowd: seconds, on average, from the end of an event that nobody asks about to the next such event, which have
+            colours and shapes of none of the others; None: there are none.
         look: ``plain``, or ``dusk``: other textures, colours, shapes and words, to adapt a model to.
         seed: fixes every byte (for the installed versions of numpy, Pillow and PyAV), whatever the number of workers.
         videos_per_shard: of a tar.

@@ -64,9 +64,9 @@ class NeedleRecipe:
                 f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
             )
         if self.crowd is not None:
-            if not EVENT_SECONDS[1] < self.crowd < math.inf:
+            if not EVENT_SECONDS[1] < self.crowd < math.inf:  # else there would be more of events than of anything else
                 raise ValueError(f"crowd must be more than {EVENT_SECONDS[1]:g} seconds, or null, got {self.crowd}")
-            if self.events >= colours or self.events - self.look_alikes + 1 >= shapes:
+            if self.events >= colours or self.events - self.look_alikes + 1 >= shapes:  # fewer shapes in another look
                 raise ValueError(
                     f"crowd needs a colour and a shape that none of the events has: lower events, got {self.events}"
                 )
@@ -173,6 +173,9 @@ def draw_crowd(
         events: what happens besides; what would overlap one of these is left out.
         rng: draws them.
         look: of what they are drawn.
+
+    Returns:
+        In temporal order, never overlapping.
     """
     crowd = []
     start = float(rng.uniform(*pause))
@@ -185,6 +188,7 @@ def draw_crowd(
 
 
 def _crowd(recipe: NeedleRecipe, seconds: int, events: Sequence[Event], rng: np.random.Generator) -> tuple[Event, ...]:
+    """What happens between the events, in none of their colours and shapes."""
     if recipe.crowd is None:
         return ()
     look, asked = recipe.looks, [event.needle for event in events]

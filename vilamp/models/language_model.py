@@ -117,7 +117,7 @@ class LanguageModel(nn.Module):
             labels: B times int64[L], :data:`~vilamp.samples.IGNORED` outside the answer.
             positions: B times float[L], where its tokens stand; None: one behind the other.
         """
-        # Padding stands on the right, where a causal model never looks from inside a sequence: no mask is needed.
+        # Padding stands on the right, where a causal model never looks from inside a sequence: it needs no mask.
         embeddings = pad_sequence(list(sequences), batch_first=True)  # [B, L, D]
         with self._checkpointed():
             hidden = self.lm.model(

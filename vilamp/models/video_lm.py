@@ -91,7 +91,7 @@ class VideoLM(nn.Module):
         anchor: what a merged frame is compared with, one of :data:`vilamp.models.anchors.RULES`.
         merged_step: how far a merged frame's token stands behind the token before it; all others stand one behind.
             Below 1 a long video takes fewer positions, of which the language model knows only so many (V2PE,
-            arXiv 2412.09616); 1 is the method's.
+            arXiv 2412.09616); 1 is the method's. Needs a language model with rotary positions.
 
     Raises:
         ConfigError: a size below 1, a step that is not above 0 and at most 1, or no such rule.
@@ -116,8 +116,8 @@ class VideoLM(nn.Module):
                 "num_keyframes and model.chunk_size must be whole numbers of at least 1, got "
                 f"{num_keyframes} and {chunk_size}"
             )
-        if isinstance(merged_step, str) or not 0 < merged_step <= 1:
-            raise ConfigError(f"model.merged_step must be above 0 and at most 1, got {merged_step}")
+        if type(merged_step) not in (int, float) or not 0 < merged_step <= 1:
+            raise ConfigError(f"model.merged_step must be above 0 and at most 1, got {merged_step!r}")
         if anchor not in RULES:
             raise ConfigError(f"model.anchor (variant.anchor) must be one of {', '.join(RULES)}, got {anchor!r}")
         self.scorer = scorer
@@ -253,7 +253,10 @@ class VideoLM(nn.Module):
 
         Raises:
             ConfigError: the whole does not fit the language model's context; nothing is ever cut off in silence.
+            ValueError: a visual sequence without its selection, or the other way round.
         """
+        if (visual is None) != (selection is None):
+            raise ValueError("a visual sequence and its selection come together; one of them is None")
         length = len(ids) if visual is None else len(ids) - 1 + len(visual)
         if length > self.language_model.context:
             raise ConfigError(
@@ -273,7 +276,7 @@ class VideoLM(nn.Module):
         """float[L], where the tokens stand, ``visual`` of them from number ``at`` on; None: one behind the other."""
         if self.merged_step == 1:
             return None
-        steps = torch.ones(length)
+        steps = torch.ones(length, dtype=torch.float32)
         if selection is not None:
             steps[at : at + visual] = self._visual_steps(visual, selection.keyframes.cpu())
         return steps.cumsum(0) - steps[0]

@@ -145,7 +145,8 @@ def token_steps(keyframes: Tensor, num_frames: int, per_keyframe: int, per_merge
     Returns:
         float[K * per_keyframe + (N - K) * per_merged].
     """
-    lengths, steps = torch.full((num_frames,), per_merged), torch.full((num_frames,), merged_step)
+    lengths = torch.full((num_frames,), per_merged, dtype=torch.int64)
+    steps = torch.full((num_frames,), merged_step, dtype=torch.float32)
     lengths[keyframes], steps[keyframes] = per_keyframe, 1.0
     return steps.repeat_interleave(lengths)
 
