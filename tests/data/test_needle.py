@@ -312,11 +312,14 @@ def test_a_crowd_can_be_seen() -> None:
     ("settings", "message"),
     [
         ({"crowd": 3.0}, r"crowd must be more than 3 seconds, or null, got 3\.0"),
+        ({"crowd": "soon"}, "crowd must be more than 3 seconds, or null, got 'soon'"),
+        ({"events": "many"}, "events must be a whole number, got 'many'"),
+        ({"native_fps": 2.5}, r"native_fps must be a whole number, got 2\.5"),
         ({"crowd": float("inf")}, "crowd must be more than 3 seconds, or null, got inf"),
         ({"crowd": 9.0, "events": 8, "look_alikes": 2, "min_seconds": 60, "max_seconds": 60},
          "crowd needs a colour and a shape that none of the events has: lower events, got 8"),
     ],
 )  # fmt: skip
-def test_a_crowd_that_cannot_be_is_refused(tmp_path: Path, settings: dict[str, float], message: str) -> None:
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.generate: {message}"):
         _small(tmp_path, **settings)

@@ -40,6 +40,17 @@ class NeedleRecipe:
     crowd: float | None = None
 
     def __post_init__(self) -> None:
+        for name in (
+            "seed",
+            "min_seconds",
+            "max_seconds",
+            "events",
+            "look_alikes",
+            "questions_per_video",
+            "native_fps",
+        ):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.look not in LOOKS:
             raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {self.look}")
         places, colours, shapes = len(self.looks.places), len(self.looks.colours), len(self.looks.shapes)
@@ -64,8 +75,9 @@ class NeedleRecipe:
                 f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}"
             )
         if self.crowd is not None:
-            if not EVENT_SECONDS[1] < self.crowd < math.inf:  # else there would be more of events than of anything else
-                raise ValueError(f"crowd must be more than {EVENT_SECONDS[1]:g} seconds, or null, got {self.crowd}")
+            # With shorter pauses there would be more of events than of anything else.
+            if type(self.crowd) not in (int, float) or not EVENT_SECONDS[1] < self.crowd < math.inf:
+                raise ValueError(f"crowd must be more than {EVENT_SECONDS[1]:g} seconds, or null, got {self.crowd!r}")
             if self.events >= colours or self.events - self.look_alikes + 1 >= shapes:  # fewer shapes in another look
                 raise ValueError(
                     f"crowd needs a colour and a shape that none of the events has: lower events, got {self.events}"

@@ -285,9 +285,8 @@ class VideoLM(nn.Module):
         """float[V], how far each token of a visual sequence stands behind the one before."""
         per_keyframe = self.projector.tokens_per_keyframe(self.vision_tower.grid**2)
         per_merged, of_video = self.merger.tokens_per_frame, self.projector.tokens_per_video
-        merged = length - of_video - len(keyframes) * per_keyframe
-        num_frames = len(keyframes) + (merged // per_merged if per_merged else 0)
         if not per_merged:  # what is dropped leaves no gap
-            keyframes = torch.arange(len(keyframes))
+            return torch.ones(length)
+        num_frames = len(keyframes) + (length - of_video - len(keyframes) * per_keyframe) // per_merged
         steps = token_steps(keyframes, num_frames, per_keyframe, per_merged, self.merged_step)
         return torch.cat([steps, torch.ones(of_video)])
