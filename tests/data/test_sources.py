@@ -31,7 +31,7 @@ from vilamp.data.packing.indexing import index_foreign_shard
 from vilamp.data.patterns import expand_patterns
 from vilamp.data.shard_sample import ShardSample
 from vilamp.data.shards import index_shard, index_shards
-from vilamp.data.sources import fetch, read_range
+from vilamp.data.sources import SourceError, fetch, read_range
 from vilamp.data.spool import Spool
 from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.errors import DataError, OutputError
@@ -291,6 +291,29 @@ def test_an_answer_that_fails_once_is_asked_for_again(tmp_path: Path, serve: Any
     _shard(tmp_path / "there")
     url = f"{serve(Moody).url}/x.tar"
     assert read_range(url, 0, 6) == b"a.json"
+
+
+def test_a_server_that_hangs_is_given_up_and_a_long_transfer_is_not(
+    tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awake = threading.Event()
+
+    class Asleep(_WithRanges):
+        def send_head(self) -> Any:
+            awake.wait()
+            return super().send_head()
+
+    monkeypatch.setattr(sources, "SILENCE", 0.1)
+    try:
+        with pytest.raises(SourceError, match=r"x\.tar cannot be read: \w*Timeout"):
+            read_range(f"{serve(Asleep).url}/x.tar", 0, 6)
+    finally:
+        awake.set()
+    monkeypatch.setitem(fsspec.config.conf, "https", {"client_kwargs": {"trust_env": True}})
+    options = sources._options("simplecache::https://host/x.tar?from=http://other")
+    assert options.keys() == {"https"} and options["https"]["client_kwargs"]["trust_env"] is True
+    assert options["https"]["client_kwargs"]["timeout"].total is None
+    assert sources._options("s3://bucket/x.tar") == {}
 
 
 def test_a_missing_shard_stops_the_run(tmp_path: Path, serve: Any) -> None:

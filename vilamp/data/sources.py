@@ -31,6 +31,8 @@ ATTEMPTS = 3
 """How often a server is asked before it counts as out of reach."""
 _FIRST_WAIT = 0.5
 """Seconds between the first two attempts; each further wait is four times as long."""
+SILENCE = 60.0
+"""Seconds for which a web server may send nothing.  A transfer may take any time."""
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 """Answers that asking again does not change."""
 
@@ -193,7 +195,7 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
     from fsspec.core import url_to_fs  # what reads local files only goes without
 
     try:
-        system, name = url_to_fs(url)
+        system, name = url_to_fs(url, **_options(url))
     except (ImportError, ValueError) as error:
         raise SourceError(f"{url} cannot be read: {error}") from error
     attempt = 0
@@ -205,5 +207,18 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
             if attempt == ATTEMPTS or isinstance(error, _FINAL):
                 root = error.__cause__ or error
                 raise SourceError(f"{url} cannot be read: {type(root).__name__}: {str(root)[:300]}") from error
-            log.info("%s", without_credentials(f"{url}: {error}; asked again"))
+            log.info("%s", without_credentials(f"{url}: {type(error).__name__} {error}; asked again"))
             time.sleep(_FIRST_WAIT * 4 ** (attempt - 1))
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What fsspec is told of web servers: without it, it ends every transfer, also a healthy one, after five minutes."""
+    protocols = {"http", "https"} & {part.partition("://")[0] for part in url.split("::")}
+    if not protocols:
+        return {}
+    from aiohttp import ClientTimeout
+    from fsspec.config import conf
+
+    timeout = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+    given = (conf.get("http", {}) | conf.get("https", {})).get("client_kwargs", {})  # which ours would replace
+    return {protocol: {"client_kwargs": {"timeout": timeout, **given}} for protocol in protocols}
