@@ -140,7 +140,8 @@ def _clear(shards: Sequence[PlannedShard], settings: Settings) -> None:
         DataError: there are more shards of this name than the plan has.
     """
     ours = re.compile(rf"{re.escape(settings.name)}-\d{{6}}\.tar")
-    half = re.compile(rf"{re.escape(settings.name)}[-.].*\.partial-\d+")
+    # Exactly ours: beside a set "val" another process may just be writing a set "val-hard".
+    half = re.compile(rf"{re.escape(settings.name)}(-\d{{6}}\.tar)?(\.[a-z-]+)*\.partial-\d+")
     planned = {shard.name: shard for shard in shards}
     settings.beside(MANIFEST).unlink(missing_ok=True)  # it is there when the set is whole
     for path in sorted(settings.out.iterdir()):
