@@ -198,8 +198,16 @@ def test_another_set_of_the_name_is_not_touched_unless_asked(source: Path, capsy
 
 def test_what_another_process_writes_under_a_longer_name_is_left_alone(source: Path) -> None:
     (source / "out").mkdir()
-    of_killed = ["train-000000.tar.partial-7", "train-000000.tar.index.jsonl.partial-7", "train.manifest.json.partial-7"]
-    of_others = ["train-hard-000000.tar.partial-7", "train-hard.left-out.jsonl.partial-7", "trainer-000000.tar.partial-7"]
+    of_killed = [
+        "train-000000.tar.partial-7",
+        "train-000000.tar.index.jsonl.partial-7",
+        "train.manifest.json.partial-7",
+    ]
+    of_others = [
+        "train-hard-000000.tar.partial-7",
+        "train-hard.left-out.jsonl.partial-7",
+        "trainer-000000.tar.partial-7",
+    ]
     for name in of_killed + of_others:
         (source / "out" / name).touch()
     assert pack.main(_arguments(source, "out")) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import sys
@@ -199,7 +200,9 @@ def test_evidence_that_is_no_spans_is_told(tmp_path: Path, evidence: Any) -> Non
 def test_csv_with_columns_of_other_names(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text("clip,Frage,a0,a1,truth\nx/1,Wo?,hier,dort,1\nx/2,Wann?,nie\n", encoding="utf-8-sig")
-    with pytest.raises(DataError, match="there is clip, Frage, a0, a1, truth; name those to read with --column"):
+    with pytest.raises(
+        DataError, match="there is 'clip', 'Frage', 'a0', 'a1', 'truth'; name those to read with --column"
+    ):
         read_annotations(path)
     found = read_annotations(path, columns={"video": "clip", "question": "Frage", "answer": "truth"})
     assert [(row.video, row.questions[0]["answer"]) for row in found.rows] == [("x/1", "B")]
@@ -287,6 +290,9 @@ def test_the_folders_of_a_set_are_read_in_a_fixed_order(tmp_path: Path) -> None:
         ("q.json", "[{}]", {}, "no row of the first 100 can be read; the first: it has no fields"),
         ("q.txt", "", {}, "one of .json, .jsonl, .csv, .tsv, .parquet"),
         ("q.json", '[{"a": 1}]', {}, "neither conversations nor questions"),
+        ("q.csv", "video, question, answer\na.mp4, a, b", {}, "there is 'video', ' question', ' answer';"),
+        ("q.json", '{"a": 1}\n{"a": 2}', {}, r"q\.json cannot be read: .*, name it \.jsonl$"),
+        ("q.json", '{"rows": []}', {}, r"^\S*q\.json: a list of rows should be its outermost value, got dict$"),
         ("q.json", "[]", {"form": "qa"}, "there are no rows"),
         ("q.json", "[]", {"form": "llava-video-178k"}, "reads the folder of the set"),
         ("q.json", "[]", {"columns": {"quetsion": "Q"}}, "--column quetsion=...: there is no such field"),
@@ -313,6 +319,22 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
         read_annotations(tmp_path / "bad.parquet")
+
+
+def test_values_of_a_table_that_are_neither_text_nor_number(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import Table, parquet
+
+    row = {"video": "a.mp4", "question": "which?", "answer": "red", "id": datetime.date(2024, 1, 31)}
+    columns = [
+        {"answer": b"red"},
+        {"options": [{"id": "A", "text": "red"}, {"id": "B", "text": "blue"}], "answer": "A"},
+    ]
+    for number, other in enumerate([{}, *columns]):
+        parquet.write_table(Table.from_pylist([row | other]), tmp_path / f"{number}.parquet")
+    assert read_annotations(tmp_path / "0.parquet").rows[0].questions[0]["id"] == "2024-01-31"
+    lost = [read_annotations(tmp_path / f"{number}.parquet").left_out[0].reason for number in (1, 2)]
+    assert lost == ["no_answer", "bad_options"]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,7 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What fsspec is told of web servers: without it, it ends every transfer, also a healthy one, after five minutes."""
+    """What fsspec is told of web servers: else it ends every transfer, also a healthy one, after five minutes."""
     protocols = {"http", "https"} & {part.partition("://")[0] for part in url.split("::")}
     if not protocols:
         return {}

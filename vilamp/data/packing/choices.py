@@ -37,9 +37,11 @@ def read_options(value: Any, fields: Mapping[str, Any], video: str) -> list[str]
         value = _from_columns(fields)
     if not value:
         return []
-    texts = ["" if option is None else str(option).strip() for option in value] if isinstance(value, list) else []
+    # What is no text or number would become one that nobody meant: "{'id': 'A', 'text': ...".
+    plain = isinstance(value, list) and not any(isinstance(option, list | dict | bytes) for option in value)
+    texts = ["" if option is None else str(option).strip() for option in value] if plain else []
     if not 2 <= len(texts) <= len(OPTION_NAMES) or not all(texts):
-        raise RowError("bad_options", f"2 to {len(OPTION_NAMES)} options are needed, got {repr(value)[:80]}", video)
+        raise RowError("bad_options", f"2 to {len(OPTION_NAMES)} texts are needed, got {repr(value)[:80]}", video)
     letters = [_LETTERED.match(text) for text in texts]
     if all(match and match[1] == OPTION_NAMES[i] for i, match in enumerate(letters)):
         return [_LETTERED.sub("", text, count=1) for text in texts]

@@ -135,7 +135,7 @@ def _detect(path: Path, columns: Mapping[str, str]) -> str:
     if look.get(first, "question") is not None and look.get(first, "answer") is not None:
         return QA
     raise DataError(
-        f"{path}: neither conversations nor questions with answers; there is {', '.join(map(str, first))[:300]}; "
+        f"{path}: neither conversations nor questions with answers; there is {', '.join(map(repr, first))[:300]}; "
         "name those to read with --column question=NAME --column answer=NAME --column video=NAME"
     )
 
@@ -206,7 +206,7 @@ class _Reader:
         plain = _PLACEHOLDER.sub("\n", question).strip()
         options = read_options(self.get(fields, "options"), fields, video)
         if not options:
-            if isinstance(answer, bool | list | dict):
+            if isinstance(answer, bool | list | dict | bytes):
                 raise RowError("no_answer", f"the answer is no text but {repr(answer)[:80]}", video)
             return video, [self._question(fields, plain, str(answer).strip())], []
         letter = OPTION_NAMES[pick_option(options, answer, self.answers, video)]
@@ -230,7 +230,7 @@ class _Reader:
         for name in ("query", "kind", "id"):
             value = self.get(fields, name)
             if value is not None:
-                asked[name] = value if isinstance(value, str | int) else json.dumps(value)
+                asked[name] = value if isinstance(value, str | int) else _as_text(value)
         evidence = self._evidence(fields)
         return {**asked, "evidence": evidence} if evidence else asked
 
@@ -242,3 +242,8 @@ class _Reader:
         except (SkipSample, ValueError) as error:
             raise RowError("bad_evidence", str(error), self._video(fields)) from error
         return [list(span) for span in spans]
+
+
+def _as_text(value: Any) -> str:
+    """A value of a table, which may be one that JSON has no form for, such as a date."""
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)

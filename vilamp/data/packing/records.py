@@ -50,8 +50,12 @@ def read_records(path: Path, name: str) -> Iterator[Record]:
     try:
         for number, value in enumerate(reader(path), 1):
             yield _record(f"{name}:{number}", value)
+    except DataError:
+        raise
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         mend = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            mend = "; if each line is a row of its own, name it .jsonl"
         raise DataError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}{mend}") from error
 
 
