@@ -19,7 +19,7 @@ from vilamp.decoders.auto import AutoDecoder
 from vilamp.file_kinds import kind_of
 from vilamp.probe import DecodeError, probe_video
 from vilamp.samples import SkipSample
-from vilamp.testing.barcodes import barcode, read_barcodes
+from vilamp.testing.barcodes import barcode, read_barcodes, write_video
 
 
 def _bare_stream(form: str, codec: str) -> bytes:
@@ -92,6 +92,15 @@ def test_the_cover_of_a_song_is_no_video() -> None:
 
 def test_a_damaged_container_is_no_bare_stream() -> None:
     assert kind_of(b"\0\0\x01\xba" + bytes(100)) == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "cut", "told"), [("mp4", 0.5, "an mp4"), ("mkv", 0.05, "Matroska"), ("avi", 0.01, "an AVI")]
+)
+def test_the_beginning_of_a_video_is_told_from_what_is_none(suffix: str, cut: float, told: str) -> None:
+    whole = write_video(list(range(40)), Fraction(1, 10), suffix=suffix)
+    with pytest.raises(DecodeError, match=f"; the file begins as {told}, and is damaged or cut off: fetch or copy"):
+        probe_video(whole[: int(cut * len(whole))])
 
 
 def test_noise_is_not_given_a_name() -> None:

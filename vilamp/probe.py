@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, cast
 import av
 import numpy as np
 
-from vilamp.file_kinds import HEAD, kind_of
+from vilamp.file_kinds import HEAD, container_of, declared_bytes, kind_of
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif"
 """Containers that are opened; others of FFmpeg's are playlists and scripts that would make it open further files."""
@@ -195,15 +195,21 @@ def open_container(source: Source) -> Iterator[Any]:
         try:
             # A title that is no UTF-8 is no reason to refuse a video.
             container = av.open(file, options=options, metadata_errors="replace")
-        except (av.error.ArgumentError, av.error.InvalidDataError) as error:
+        except av.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
             file.seek(0)
-            kind = kind_of(file.read(HEAD))
-            raise DecodeError("unreadable", f"this is {kind}" if kind else _no_kind(error)) from error
+            raise DecodeError("unreadable", _not_opened(error, file.read(HEAD))) from error
         with container:
             yield container
 
 
-def _no_kind(error: av.FFmpegError) -> str:
+def _not_opened(error: av.FFmpegError, head: bytes) -> str:
+    if kind := kind_of(head):
+        return f"this is {kind}"
+    if container := container_of(head):
+        # An mp4 often has at its end what all of it is read by.
+        return f"{error.strerror}; the file begins as {container}, and is damaged or cut off: fetch or copy it again"
     # "Invalid argument" is also what FFmpeg says of a format that is none of FORMATS.
     told = "; the file is damaged, or of a kind that is not read" if isinstance(error, av.error.ArgumentError) else ""
     return f"{error.strerror}{told}"
@@ -238,7 +244,7 @@ def probe_video(source: Source) -> Probe:
         packets, damage = _read_packets(container, stream, codec, size)
         seconds_per_tick = float(stream.time_base)
         name, declared = container.format.name, stream.frames
-    if name == "gif" and not damage and not _is_whole_gif(source):
+    if not damage and not _is_whole(source, name, size):
         damage = f"the file is cut off behind frame {len(packets.times)}"
     pts, end = _shown(packets, name.startswith(BEGIN_ANYWHERE))
     return Probe(
@@ -278,11 +284,13 @@ def _read_packets(container: Any, stream: Any, codec: str, size: int) -> tuple[_
     return packets, damage
 
 
-def _is_whole_gif(source: Source) -> bool:
-    """Whether it has its last byte, without which FFmpeg shows what there is of the last picture."""
+def _is_whole(source: Source, container: str, size: int) -> bool:
+    """False where a file of ``size`` bytes ends too early, which FFmpeg says nothing of in these containers."""
     with open_source(source) as file:
-        file.seek(-min(file.seek(0, os.SEEK_END), 64), os.SEEK_END)
-        return file.read().rstrip(b"\0\r\n").endswith(b";")
+        if container == "gif":  # without its last byte FFmpeg shows what there is of the last picture
+            file.seek(-min(size, 64), os.SEEK_END)
+            return file.read().rstrip(b"\0\r\n").endswith(b";")
+        return (declared_bytes(file.read(HEAD)) or 0) <= size
 
 
 def _is_clean(packet: Any, codec: str, extradata: bytes | None) -> bool:

@@ -16,6 +16,8 @@ import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vilamp import probe
 from vilamp.data.decode import VideoReader
@@ -24,6 +26,7 @@ from vilamp.decoders.auto import AutoDecoder
 from vilamp.decoders.decord import DecordDecoder, decord_can_be
 from vilamp.decoders.pyav import PyAVDecoder
 from vilamp.errors import ConfigError
+from vilamp.file_kinds import declared_bytes
 from vilamp.probe import DecodeError, demux, probe_video
 from vilamp.samples import SkipSample, Video
 from vilamp.testing.barcodes import read_barcodes, write_video
@@ -234,6 +237,24 @@ def test_a_file_that_ends_early_is_not_taken_for_whole(tmp_path: Path) -> None:
         places = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
     assert "cut off or damaged behind frame 29" in _skipped(whole[: places[30] - 1])
     assert "cut off behind frame 30" in _skipped(whole[: places[30]])
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_matroska_file_says_how_long_it_should_be(suffix: str) -> None:
+    codec = "libvpx" if suffix == "webm" else "libx264"
+    whole = write_video([40 * i for i in range(60)], Fraction(1, 1000), suffix=suffix, codec=codec)
+    with av.open(io.BytesIO(whole)) as container:
+        places = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+    assert "the file is cut off behind frame 30" in _skipped(whole[: places[30]])
+    assert declared_bytes(whole) == len(whole) and probe_video(whole + b"more").damage == ""
+    place = whole.index(b"\x18\x53\x80\x67") + 4  # the length of the segment, which is open while one records
+    live = whole[:place] + b"\x01" + b"\xff" * 7 + whole[place + 8 :]
+    assert declared_bytes(live) is None and probe_video(live[: places[30]]).damage == ""
+
+
+@given(st.binary(max_size=64))
+def test_no_head_of_a_file_makes_its_length_an_error(head: bytes) -> None:
+    assert (declared_bytes(b"\x1a\x45\xdf\xa3" + head) or 0) >= 0
 
 
 @pytest.mark.parametrize("source", [b"", b"no video", bytes(10_000), b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"])
