@@ -53,6 +53,7 @@ def test_text_of_any_script(source: str) -> None:
         (b'{"questions": ' + b"[" * 32 + b"]" * 32 + b"}", "more than 32 deep"),
         (b"[]", r"the file must be an object, got \[\]"),
         (b'{"questions": [' + b"9" * 5000 + b"]}", "ValueError"),
+        (b'{"questions": [{"question": "q", "answer": "a", "answer": "b"}]}', "'answer' is there more than once"),
     ],
 )
 def test_what_is_no_json_object(source: bytes, message: str) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vilamp.data.bounded_json import MAX_DEPTH, TOO_DEEP
+from vilamp.data.bounded_json import MAX_DEPTH, TOO_DEEP, repeated, unique
 from vilamp.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -82,10 +81,11 @@ def _without_nan(value: Any, levels: int = MAX_DEPTH) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | ValueError:
-    """An object of JSON; an error in its place if a name comes twice, of which Python would take the last."""
-    found = dict(pairs)
-    repeated = "" if len(found) == len(pairs) else _repeated([name for name, _ in pairs])
-    return ValueError(f"{repeated[:80]!r} is there more than once") if repeated else found
+    """An object of JSON; an error in its place if a name comes twice."""
+    try:
+        return unique(pairs)
+    except ValueError as error:
+        return error
 
 
 def _json(path: Path) -> Iterator[Any]:
@@ -138,10 +138,5 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 def _check_columns(names: Sequence[str]) -> None:
     """Raise ValueError where nobody knows which of two columns is meant."""
-    if repeated := _repeated(names):
-        raise ValueError(f"there is more than one column {repeated[:80]!r}; rename or remove all but one")
-
-
-def _repeated(names: Sequence[str]) -> str:
-    """The first name that comes more than once; several may be empty, which nobody reads."""
-    return next((name for name, count in Counter(names).items() if name and count > 1), "")
+    if twice := repeated(names):  # several may have no name, which nobody reads
+        raise ValueError(f"there is more than one column {twice[:80]!r}; rename or remove all but one")
