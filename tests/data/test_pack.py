@@ -163,7 +163,9 @@ def test_what_cannot_be_used_is_listed_and_too_much_of_it_is_a_failure(source: P
     rows += [_conversation("noise.mp4", "1?"), _conversation("noise.mp4", "2?"), _conversation("none.mp4", "3?")]
     (source / "q.json").write_text(json.dumps(rows))
     assert pack.main(_arguments(source, "out")) == 1
-    assert "1 of 11 questions cannot be used" in capsys.readouterr().err, "so much is known before anything is written"
+    told = capsys.readouterr().err
+    assert "1 of 11 questions cannot be used" in told, "so much is known before anything is written"
+    assert told.endswith(f"; videos are looked for below --videos {source / 'videos'}\n")
     assert not list((source / "out").glob("*.tar"))
     assert pack.main(_arguments(source, "out", "--max-skip-rate", "0.1")) == 1
     captured = capsys.readouterr()

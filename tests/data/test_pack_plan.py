@@ -30,6 +30,7 @@ def videos(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     (tmp_path / "outside.mp4").write_bytes(b"not yours")
+    (tmp_path / "videos" / "broken.mp4").symlink_to("nowhere.mp4")
     return tmp_path / "videos"
 
 
@@ -48,7 +49,8 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
     ("name", "reason"),
     [
         ("none.mp4", "missing_file"),
-        ("x.y", "missing_file"),
+        ("x.y", "not_a_file"),
+        ("broken.mp4", "not_a_file"),
         ("c", "ambiguous_file"),
         ("../outside.mp4", "bad_path"),
         ("x.y/../../outside.mp4", "bad_path"),

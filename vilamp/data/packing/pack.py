@@ -119,10 +119,11 @@ def check_skip_rate(left_out: Sequence[LeftOut], total: int, settings: Settings)
     lost = sum(entry.questions for entry in left_out)
     if lost > settings.max_skip_rate * total:
         first = left_out[0]
+        mend = f"; videos are looked for below --videos {settings.videos}" if first.reason == "missing_file" else ""
         raise DataError(
             f"{lost} of {total} questions cannot be used, --max-skip-rate {settings.max_skip_rate:g} allows "
             f"{int(settings.max_skip_rate * total)}; the first: {first.row}: {first.reason}: {first.detail}. All "
-            f"are in {settings.beside(REPORT)}"
+            f"are in {settings.beside(REPORT)}{mend}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import stat
 import unicodedata
@@ -139,8 +140,8 @@ class _Finder:
         """The path of a video below the root.
 
         Raises:
-            SkipSample: ``bad_path``, ``missing_file``, ``unreadable_file``, ``ambiguous_file``, ``too_large``, or
-                ``bad_name`` where nothing tells what the file is.
+            SkipSample: ``bad_path``, ``missing_file``, ``not_a_file``, ``unreadable_file``, ``ambiguous_file``,
+                ``too_large``, or ``bad_name`` where nothing tells what the file is.
         """
         path = PurePosixPath(video.replace("\\", "/"))
         for root in (self.root.as_posix(), self.called.as_posix()):
@@ -157,7 +158,10 @@ class _Finder:
         spelt = dict.fromkeys([*places, *forms])
         found = next((name for place in spelt if (name := self._file(place, video))), None)
         if found is None:
-            raise SkipSample("missing_file", f"there is no {' or '.join(map(str, places))} below the folder of videos")
+            names = " or ".join(map(str, places))
+            if any(os.path.lexists(self.root / place) for place in spelt):
+                raise SkipSample("not_a_file", f"{names} is a folder, a device or a broken link, and no video")
+            raise SkipSample("missing_file", f"there is no {names} below the folder of videos")
         if self.sizes[found] > MAX_MEMBER_BYTES:
             raise SkipSample("too_large", f"{found} has {self.sizes[found]} bytes, {MAX_MEMBER_BYTES} are allowed")
         return found
