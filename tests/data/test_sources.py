@@ -369,6 +369,7 @@ def test_file_urls_are_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [("nonsense://bucket/x.tar", "data.train: nonsense://bucket/x.tar cannot be read: Protocol not known: nonsense"),
+     ("ftp://127.0.0.1:1/x.tar", r"data.train: ftp://127.0.0.1:1/x.tar cannot be read: \[Errno"),
      ("abfs://box/x.tar", "data.train: abfs://box/x.tar cannot be read: Install adlfs to access Azure")],
 )  # fmt: skip
 def test_a_store_that_nothing_here_can_read_is_named(url: str, message: str, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
 
     try:
         system, name = url_to_fs(url, **_options(url))
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # a package is missing, the URL is none, or a server (ftp://) does not let us in
         raise SourceError(f"{url} cannot be read: {error}") from error
     attempt = 0
     while True:
