@@ -136,6 +136,16 @@ def test_shards_in_both_splits_are_warned_of(shards: Path, caplog: pytest.LogCap
     assert "1 shard(s) of data.val are also in data.train" in caplog.text
 
 
+def test_validation_samples_with_one_key_are_warned_of(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = write_tar(tmp_path / "other.tar", [("y.json", annotation("?", video=None)), ("w.json", annotation())])
+    _module(shards, val=str(shards / "val-0.tar"), train=str(other)).setup()
+    assert "key(s)" not in caplog.text
+    _module(shards, val=[str(shards / "val-0.tar"), str(other)]).setup()
+    assert "data.val: 1 key(s) are of more than one sample, for example y: val_answers.jsonl" in caplog.text
+
+
 def test_each_split_given_replaces_one_of_the_generated(shards: Path, tmp_path: Path) -> None:
     made = NeedleSet(
         tmp_path, 1, 1, 3, 3, events=1, look_alikes=1, questions_per_video=1, num_workers=0, progress=False

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vilamp.data.mixture import MixedSet, Patterns, together
 from vilamp.data.needle import NeedleSet
 from vilamp.data.order import EpochBatches, LengthGroups, Mixed, Position
 from vilamp.data.patterns import expand_patterns
-from vilamp.data.shard_sample import ShardIndex
+from vilamp.data.shard_sample import ShardIndex, ShardSample
 from vilamp.data.shards import index_shards
 from vilamp.data.spool import IN_MEMORY_GIB, Spool
 from vilamp.data.workers import StayingWorkersLoader
@@ -201,6 +202,8 @@ class VideoDataModule(LightningDataModule):
         mixed = [indices.pop(_mixed(name)) for name in self.mix]
         if mixed:
             indices["train"], self.mixed = together(indices["train"], mixed, self.mix)
+        if "val" in indices:
+            _warn_of_shared_keys(indices["val"].samples)
         if self.group_by_length is not None and "train" in indices:
             self.groups = self._group(indices["train"], self.group_by_length)
         self.indices = indices
@@ -287,6 +290,17 @@ class VideoDataModule(LightningDataModule):
             # Without one of its own, every new iteration would draw from the generator of the dropout.
             generator=torch.Generator(),
         )
+
+
+def _warn_of_shared_keys(samples: Sequence[ShardSample]) -> None:
+    """Warn of samples that keys do not tell apart, as those of sets whose videos are all called 1.mp4, 2.mp4 ..."""
+    shared = [key for key, count in Counter(sample.key for sample in samples).items() if count > 1]
+    if shared:
+        log.warning(
+            "data.val: %d key(s) are of more than one sample, for example %s: val_answers.jsonl, and `vilamp compare`, "
+            "has the answers about one of them. Pack each set's videos from a folder of its own below one --videos",
+            len(shared), shared[0],
+        )  # fmt: skip
 
 
 def _mixed(name: str) -> str:
