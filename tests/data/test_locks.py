@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from vilamp.data import locks
 from vilamp.data.locks import locked
 from vilamp.data.needle import NeedleSet
 from vilamp.data.sources import fetch
@@ -23,6 +25,26 @@ def test_a_lock_is_held_by_one_at_a_time_and_can_be_taken_again(tmp_path: Path) 
         pass
     with pytest.raises(NotADirectoryError), locked(tmp_path / "x.lock/y.lock"):
         pass
+
+
+def test_who_waits_for_long_says_what_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "TOLD_AFTER", 0.0)
+    told, order = threading.Event(), []
+
+    def second() -> None:
+        with locked(tmp_path / "x.lock"):
+            order.append("second")
+
+    monkeypatch.setattr(caplog.handler, "emit", lambda record: order.append(record.getMessage()) or told.set())
+    thread = threading.Thread(target=second)
+    with locked(tmp_path / "x.lock"):
+        thread.start()
+        assert told.wait(60)
+        order.append("first")
+    thread.join(60)
+    assert order == [f"waiting for another process, which holds {tmp_path / 'x.lock'}", "first", "second"]
 
 
 @needs_proc

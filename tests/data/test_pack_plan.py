@@ -14,6 +14,7 @@ from vilamp.data import annotations
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
 from vilamp.data.packing.layouts import Row
 from vilamp.data.packing.plan import PlannedSample, plan_samples, plan_shards
+from vilamp.data.shard_sample import MAX_MEMBER_BYTES
 from vilamp.data.tar_listing import is_safe_name
 
 ASKED = {"question": "what?", "answer": "a cup"}
@@ -66,6 +67,13 @@ def test_a_video_is_found_as_written_by_its_number_or_below_its_folder(videos: P
 )
 def test_what_is_no_video_of_the_folder_is_left_out(videos: Path, name: str, reason: str) -> None:
     assert _plan(videos, _row(name)) == ([], [reason])
+
+
+def test_a_video_that_no_reader_takes_is_left_out_with_what_to_do(videos: Path) -> None:
+    with (videos / "long.mp4").open("wb") as file:
+        file.truncate(MAX_MEMBER_BYTES + 1)  # of holes, which take no room
+    _, left_out = plan_samples([_row("long.mp4")], videos)
+    assert [(entry.reason, "; ffmpeg -i FILE" in entry.detail) for entry in left_out] == [("too_large", True)]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+TOLD_AFTER = 10.0
+"""Seconds of waiting after which it is said what for."""
 
 
 @contextmanager
@@ -26,5 +32,13 @@ def locked(path: Path) -> Iterator[None]:
             raise
         # As /proc has it, which lets nobody make a file.
         raise PermissionError(errno.EACCES, "no file can be made in this folder", str(path)) from error
-    with FileLock(path):
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=TOLD_AFTER)
+    except Timeout:
+        log.warning("waiting for another process, which holds %s", path)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

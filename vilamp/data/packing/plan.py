@@ -163,7 +163,8 @@ class _Finder:
                 raise SkipSample("not_a_file", f"{names} is a folder, a device or a broken link, and no video")
             raise SkipSample("missing_file", f"there is no {names} below the folder of videos")
         if self.sizes[found] > MAX_MEMBER_BYTES:
-            raise SkipSample("too_large", f"{found} has {self.sizes[found]} bytes, {MAX_MEMBER_BYTES} are allowed")
+            told = f"{found} has {self.sizes[found]} bytes, {MAX_MEMBER_BYTES} are allowed"
+            raise SkipSample("too_large", f"{told}; ffmpeg -i FILE -vf scale=-2:480 FILE.mp4 makes a smaller one")
         return found
 
     def _file(self, place: PurePosixPath, video: str) -> str | None:
