@@ -315,14 +315,14 @@ def test_a_video_that_fails_while_it_is_copied_leaves_nothing_of_itself(
 def test_a_video_whose_size_changes_while_it_is_copied_is_an_error(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, change: int
 ) -> None:
-    read = write.video_seconds
+    read = write.look_at_video
 
-    def changing(video: FileRange) -> float:
-        seconds = read(video)
+    def changing(video: FileRange) -> tuple[float, str]:
+        found = read(video)
         os.truncate(video.path, video.size + change)
-        return seconds
+        return found
 
-    monkeypatch.setattr(write, "video_seconds", changing)
+    monkeypatch.setattr(write, "look_at_video", changing)
     assert pack.main(_arguments(source, "out")) == 1
     assert "a.mp4 had" in (said := capsys.readouterr().err) and "it changed while it was packed" in said
 

@@ -21,7 +21,9 @@ from vilamp import cli
 from vilamp.cli import inspect, pack
 from vilamp.data.isolation import can_isolate
 from vilamp.data.packing.check import Decoding, check_shards
+from vilamp.data.packing.indexing import write_foreign_index
 from vilamp.data.packing.thumbnails import half_blocks
+from vilamp.data.shards import index_shard
 from vilamp.testing.barcodes import read_barcodes, write_video
 
 
@@ -180,6 +182,23 @@ def test_damage_in_the_middle_of_a_packed_video_is_found(tmp_path: Path, capsys:
     assert (code, problems, found["samples"]) == (1, [("train-000000.tar", "2", "decode")], 3)
     assert "cannot be decoded" in found["problems"][0]["detail"]
     assert _check(capsys, tmp_path / "out", "--no-decode", workers=workers)[0] == 0
+
+
+def test_a_video_that_is_cut_off_is_told_by_packing_and_by_every_check(
+    tmp_path: Path, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = write_video(list(range(60)), Fraction(1, 30), suffix="mkv")
+    (tmp_path / "half.mkv").write_bytes(clip[: len(clip) // 2])
+    (tmp_path / "q.json").write_text('[{"video": "half.mkv", "question": "?", "answer": "a"}]')
+    assert pack.main([str(tmp_path / "q.json"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+    assert "half.mkv: the file is cut off behind frame" in caplog.text and "data.corrupt=gap only" in caplog.text
+    for more in ([], ["--no-decode"]):
+        code, problems, _ = _check(capsys, tmp_path / "out", *more)
+        assert (code, problems) == (1, [("train-000000.tar", "half", "decode")])
+    shard = tmp_path / "out/train-000000.tar"
+    indexed = write_foreign_index(str(shard), overwrite=True)
+    assert (indexed.samples, [skip.reason for skip in indexed.refused]) == (1, ["decode"])
+    assert index_shard(str(shard)).samples[0].seconds is not None, "for data.corrupt=gap"
 
 
 @pytest.mark.skipif(not can_isolate(), reason="only Linux decodes in a process of its own")

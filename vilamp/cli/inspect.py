@@ -75,7 +75,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _row(sample: ShardSample) -> dict[str, Any]:
     from vilamp.data.annotations import MAX_BYTES, parse_annotation
-    from vilamp.data.packing.indexing import video_seconds
+    from vilamp.data.packing.indexing import look_at_video
     from vilamp.data.spool import IN_MEMORY_GIB, Spool
     from vilamp.samples import SkipSample
 
@@ -86,7 +86,7 @@ def _row(sample: ShardSample) -> dict[str, Any]:
         row |= {"questions": len(annotation.questions), "first_question": annotation.questions[0].question}
         extension = sample.video(annotation)
         if extension is not None and sample.seconds is None:
-            row["seconds"] = video_seconds(sample.source(extension, Spool(IN_MEMORY_GIB)))
+            row["seconds"], _ = look_at_video(sample.source(extension, Spool(IN_MEMORY_GIB)))
     except SkipSample as skip:
         row = {"questions": 0, "first_question": "", **row, "problem": str(skip)}
     return row

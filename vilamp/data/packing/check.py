@@ -145,11 +145,14 @@ def _look(shard: str) -> tuple[list[ShardSample], list[Skip]]:
 def _check_sample(sample: ShardSample, decoding: Decoding | None) -> tuple[int, float | None] | Skip:
     reader = None if decoding is None else _reader(decoding)
     try:
-        return usable(sample, Spool(IN_MEMORY_GIB), reader)
+        questions, seconds, damage = usable(sample, Spool(IN_MEMORY_GIB), reader)
+        if damage:
+            raise SkipSample("decode", damage)
     except SkipSample as skip:
         # What it calls the setting of a run is an option here.
         detail = skip.detail.removeprefix(f"{sample.key}: ").replace("data.decode_timeout", "--decode-timeout")
         return Skip(sample.key, sample.shard, skip.reason, detail)
+    return questions, seconds
 
 
 @cache

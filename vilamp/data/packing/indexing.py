@@ -62,8 +62,10 @@ def index_foreign_shard(shard: str) -> tuple[IndexFile, list[Skip]]:
     for sample in walked.samples:
         samples.append(_with_checksums(sample))
         try:
-            _, seconds = usable(samples[-1])
+            _, seconds, flaw = usable(samples[-1])
             samples[-1] = replace(samples[-1], seconds=seconds)
+            if flaw:
+                raise SkipSample("decode", flaw)
         except SkipSample as skip:
             unusable.append(Skip(sample.key, shard, skip.reason, skip.detail))
     size = Path(shard).stat().st_size
@@ -74,7 +76,7 @@ def usable(
     sample: ShardSample,
     spool: Spool = Spool(),  # noqa: B008
     reader: FrameReader | None = None,
-) -> tuple[int, float | None]:
+) -> tuple[int, float | None, str]:
     """Verify a sample: every member that has a checksum, the annotation, and the video.
 
     Args:
@@ -83,7 +85,8 @@ def usable(
         reader: decodes the video; without one only its packets are read.
 
     Returns:
-        How many questions it has, and the length of its video in seconds, None for text alone.
+        How many questions it has; the length of its video in seconds, None for text alone; and what says that the
+        video is not whole, so that only ``data.corrupt=gap`` uses it.
 
     Raises:
         SkipSample: it will be skipped by a training, too.
@@ -93,23 +96,24 @@ def usable(
     for other in sorted(sample.checksums.keys() - {"json", extension}):
         sample.source(other, spool)
     if extension is None:
-        return len(annotation.questions), None
+        return len(annotation.questions), None, ""
     source = sample.source(extension, spool)
     if reader is not None:  # first, because its process may crash or hang over the file, and this one may not
         reader.read(source, sample.key, sample.shard)
-    return len(annotation.questions), video_seconds(source)
+    return len(annotation.questions), *look_at_video(source)
 
 
-def video_seconds(source: Source) -> float:
-    """The length of a video.
+def look_at_video(source: Source) -> tuple[float, str]:
+    """The length of a video in seconds, and what says that it is not whole, empty where nothing does.
 
     Raises:
         SkipSample: ``decode``; it cannot be read.
     """
     try:
-        return round(probe_video(source).end, 3)
+        probe = probe_video(source)
     except DecodeError as error:
         raise SkipSample("decode", str(error)) from error
+    return round(probe.end, 3), probe.damage
 
 
 def _with_checksums(sample: ShardSample) -> ShardSample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from vilamp.data.index_file import (
     to_bytes,
     write_atomically,
 )
-from vilamp.data.packing.indexing import video_seconds
+from vilamp.data.packing.indexing import look_at_video
 from vilamp.data.packing.plan import PlannedSample, PlannedShard
 from vilamp.data.shard_sample import PIECE, ShardIndex, ShardSample
 from vilamp.data.sources import partial_path
@@ -30,6 +31,8 @@ from vilamp.data.tar_listing import BLOCK, Member
 from vilamp.errors import DataError
 from vilamp.probe import FileRange
 from vilamp.samples import SkipSample
+
+log = logging.getLogger(__name__)
 
 
 def finished(shard: PlannedShard, out: Path) -> IndexFile | None:
@@ -114,7 +117,9 @@ def _write_sample(
         if planned.video:
             video = videos / planned.video
             sources[planned.extension] = (opened.enter_context(_unchanged(video, planned.size)), planned.size)
-            seconds = video_seconds(FileRange(str(video), 0, planned.size))
+            seconds, damage = look_at_video(FileRange(str(video), 0, planned.size))
+            if damage:
+                log.warning("%s: %s; it is packed, and used with data.corrupt=gap only", video, damage)
         for extension, (source, size) in sources.items():
             # Nothing of the time or the user goes in: the same input gives the same bytes.
             info = tarfile.TarInfo(f"{planned.key}.{extension}")
