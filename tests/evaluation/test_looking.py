@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,15 @@ import evaluating
 import numpy as np
 import pytest
 import test_videoniah as needles
+from torch import Tensor
 
+from vilamp.data.decode import VideoReader
 from vilamp.evaluation import looking
 from vilamp.evaluation.run import Evaluation
+from vilamp.models.scorer import ClipScorer
+from vilamp.models.vision_tower import SiglipTower
 from vilamp.report.samples import FILE, Samples, read_samples
-from vilamp.samples import SkipSample
+from vilamp.samples import SkipSample, Video
 from vilamp.testing.barcodes import read_barcodes
 from vilamp.training import showing
 from vilamp.videoniah.spec import read_spec
@@ -139,3 +146,41 @@ def test_of_a_haystack_the_frames_of_haystack_and_needle_are_shown_in_their_plac
         assert [one.times[frame] for frame in one.keyframes] == {a.key: a for a in done.answers}[one.key].keyframes
         assert all(still.weights for still in one.stills if still.merged)
     assert numbers == expected
+
+
+def test_questions_about_one_haystack_share_a_pass_through_it(
+    checkpoint: Path, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likelihood = "scoring=likelihood"  # by which some are right and some wrong, at both lengths
+    needles.run(checkpoint, spec, tmp_path, likelihood)  # without a report: what follows is no more than looking
+    read, embed, encode = VideoReader.read, ClipScorer.embed_frames, SiglipTower.forward
+    frames = Counter[str]()
+
+    def reading(self: VideoReader, source: Any, key: str, *rest: Any, **more: Any) -> Video:
+        video = read(self, source, key, *rest, **more)
+        frames[f"read {key}"] += len(video)
+        return video
+
+    def counting(name: str, real: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+        return lambda self, chunk: (frames.update({name: len(chunk)}), real(self, chunk))[1]
+
+    monkeypatch.setattr(VideoReader, "read", reading)
+    monkeypatch.setattr(ClipScorer, "embed_frames", counting("embedded", embed))
+    monkeypatch.setattr(SiglipTower, "forward", counting("encoded", encode))
+    needles.run(checkpoint, spec, tmp_path, likelihood, WITH_REPORT)
+    together = read_samples(tmp_path)
+    keys = [one.key for one in together.samples]
+    shown = [case for case in read_spec(spec).cases if case.id in keys]
+    assert {case.length for case in shown} == {20, 50}
+    assert not [key for key in keys if key.startswith("n1/")], "no options: whether it is right is not known"
+    clips = [3 + int(case.id[1]) for case in shown]
+    from_haystack = max(case.length - clip for case, clip in zip(shown, clips, strict=True))
+    assert frames["encoded"] == from_haystack + sum(clips), "each frame of the haystack once"
+    assert frames["embedded"] == from_haystack + sum(set(clips))
+    assert frames["read 0.mp4"] == 2 * from_haystack + 3, "to embed and to encode; a needle has the same name"
+    chosen = looking._chosen
+    monkeypatch.setattr(
+        looking, "_chosen", lambda *of: [replace(one, items=(item,)) for one in chosen(*of) for item in one.items]
+    )
+    needles.run(checkpoint, spec, tmp_path, likelihood, WITH_REPORT)
+    assert read_samples(tmp_path) == together, "each question is shown as it is when looked at alone"

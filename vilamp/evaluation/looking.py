@@ -1,26 +1,24 @@
 """Looks at a few questions of an evaluation closely, for its report, when all of them are answered.
 
-Their videos are read once more, one at a time.  So it makes no difference to what is shown whether the evaluation was
-killed in between, and how many processes shared it.
+Their videos are read once more, each once for all of its questions.  So it makes no difference to what is shown whether
+the evaluation was killed in between, and how many processes shared it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from vilamp.benchmark import LETTERS, Item
 from vilamp.evaluation.answers import Answer
 from vilamp.evaluation.asking import GENERATION, LIKELIHOOD, Asker
 from vilamp.evaluation.splicing import Splicer
 from vilamp.evaluation.videos import Group, Videos
-from vilamp.frame_file import FrameFile
 from vilamp.report.samples import Sample, Samples
-from vilamp.samples import Batch, Question, SkipSample, Video
-from vilamp.training.showing import Look, Wanted, told_weights
+from vilamp.samples import Batch, Question, SkipSample
+from vilamp.training.showing import Look, Looked, Wanted, told_weights
 
 
 def look_closely(asker: Asker, splicer: Splicer, groups: Sequence[Group], answers: Mapping[str, Answer]) -> Samples:
@@ -35,26 +33,31 @@ def look_closely(asker: Asker, splicer: Splicer, groups: Sequence[Group], answer
         answers: to its questions.
     """
     samples, unseen = [], 0
-    for one, items in _chosen(groups, answers):
-        video = None if one.is_haystack else Videos([one], splicer.reader)[0]
-        for item in items:
-            try:
-                samples.append(_sample(asker, splicer, item, video, answers[item.key]))
-            except SkipSample:  # it could be read when it was asked about
+    for one in _chosen(groups, answers):
+        looks = splicer.look(asker, one.items) if one.is_haystack else _look(asker, splicer, one)
+        for item, look in zip(one.items, looks, strict=True):
+            if isinstance(look, SkipSample):  # it could be read when it was asked about
                 unseen += 1
+            else:
+                samples.append(_sample(item, look, answers[item.key]))
     return Samples(samples, unseen=unseen)
 
 
-def _chosen(groups: Sequence[Group], answers: Mapping[str, Answer]) -> Iterator[tuple[Group, list[Item]]]:
+def _chosen(groups: Sequence[Group], answers: Mapping[str, Answer]) -> list[Group]:
+    """The videos with those questions that are looked at, each once; a haystack may have several groups."""
+    chosen: dict[object, Group] = {}
     wanted = Wanted()
     for one in groups:
-        asked = [item for item in one.items if one.video is not None and answers[item.key].asked]
+        # Nothing says whether an open question was answered right by likelihood alone.
+        judged = [item for item in one.items if one.video is not None and answers[item.key].right]
         # A needle stands for the video: there are few haystacks.
-        items = [item for item in asked if wanted.takes(answers[item.key].video, _is_right(answers[item.key]))]
+        items = [item for item in judged if wanted.takes(answers[item.key].video, _is_right(answers[item.key]))]
         if items:
-            yield one, items
+            before = chosen[one.video].items if one.video in chosen else ()
+            chosen[one.video] = replace(one, items=(*before, *items))
         if wanted.nothing_more:
-            return
+            break
+    return list(chosen.values())
 
 
 def _is_right(answer: Answer) -> bool:
@@ -62,23 +65,29 @@ def _is_right(answer: Answer) -> bool:
 
 
 @torch.no_grad()
-def _sample(asker: Asker, splicer: Splicer, item: Item, video: Video | SkipSample | None, answer: Answer) -> Sample:
+def _look(asker: Asker, splicer: Splicer, one: Group) -> list[Looked | SkipSample]:
+    video = Videos([one], splicer.reader)[0]
     if isinstance(video, SkipSample):
-        raise video
-    look, frames = splicer.look(asker, item) if video is None else _look(asker, item, video)
+        return [video for _ in one.items]
+    assert video is not None  # questions about text alone are not looked at
+    looks: list[Looked | SkipSample] = []
+    for item in one.items:
+        question = asker.encoded(item, video)
+        with told_weights(asker.model.merger) as told:
+            _, (selection,) = asker.model.see(Batch([video], [question], [0]))
+        assert selection is not None
+        look = Look(question, video.timestamps, selection, torch.cat(told) if told else None)
+        looks.append((look, video.frames))
+    return looks
+
+
+def _sample(item: Item, looked: Looked, answer: Answer) -> Sample:
+    look, frames = looked
     kind = ", ".join(f"{grouping} {' and '.join(names)}" for grouping, names in item.groups.items())
     told = Question(_with_options(item), " or ".join(_right(item)), "", kind, item.evidence)
     return replace(look, question=replace(look.question, source=told)).sample(
         frames, _said(item, answer), _is_right(answer)
     )
-
-
-def _look(asker: Asker, item: Item, video: Video) -> tuple[Look, Tensor | FrameFile]:
-    question = asker.encoded(item, video)
-    with told_weights(asker.model.merger) as told:
-        _, (selection,) = asker.model.see(Batch([video], [question], [0]))
-    assert selection is not None
-    return Look(question, video.timestamps, selection, torch.cat(told) if told else None), video.frames
 
 
 def _said(item: Item, answer: Answer) -> str:

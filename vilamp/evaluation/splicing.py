@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,13 +26,14 @@ from vilamp.evaluation.videos import Group, Haystack, source_of
 from vilamp.interfaces import Selection
 from vilamp.models.spliced_stream import Splice, SplicedStream
 from vilamp.models.video_lm import VideoLM
-from vilamp.models.visual_stream import View
+from vilamp.models.visual_stream import View, VisualStream
 from vilamp.probe import MAX_FRAMES
 from vilamp.samples import EncodedQuestion, SkipSample, Video
-from vilamp.training.showing import Look, told_weights
+from vilamp.training.showing import Look, Looked, told_weights
 
 WINDOW = 512
 """Frames that are decoded at a time."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,33 @@ class Splicer:
 
     def answers(self, asker: Asker, group: Group) -> list[Answer]:
         """One answer for each question about a haystack; their ``video`` is the needle's name."""
+        answers = self._of_each(group.items, partial(self._ask, asker))
+        return [
+            replace(
+                _unasked(item, answer) if isinstance(answer, SkipSample) else answer,
+                video=_spliced(item).needle.file.path.name,
+            )
+            for item, answer in zip(group.items, answers, strict=True)
+        ]
+
+    def look(self, asker: Asker, items: Sequence[Item]) -> list[Looked | SkipSample]:
+        """A look at each question about a haystack, or why it cannot be had; the haystack is encoded once for all."""
+        return self._of_each(items, partial(self._look, asker))
+
+    def _of_each(self, items: Sequence[Item], of_all: Callable[[Sequence[_Case]], list[T]]) -> list[T | SkipSample]:
+        """What ``of_all`` gives for each question, or why its needle or the haystack cannot be had."""
         needles: dict[Stretch, tuple[Video, Tensor] | SkipSample] = {}
-        for item in group.items:
+        for item in items:
             needle = _spliced(item).needle
             if needle not in needles:
                 needles[needle] = self._read_needle(needle)
-        found = {item.key: _case(item, needles[_spliced(item).needle]) for item in group.items}
-        cases = [case for case in found.values() if isinstance(case, _Case)]
+        found = [_case(item, needles[_spliced(item).needle]) for item in items]
+        cases = [case for case in found if isinstance(case, _Case)]
         try:
-            answered = {answer.key: answer for answer in self._ask(asker, cases)} if cases else {}
+            done = iter(of_all(cases) if cases else [])
         except SkipSample as skip:  # the haystack
-            answered = {case.item.key: _unasked(case.item, skip) for case in cases}
-        answers = [answered.get(item.key) or found[item.key] for item in group.items]
-        return [
-            replace(answer, video=_spliced(item).needle.file.path.name)
-            for item, answer in zip(group.items, answers, strict=True)
-            if isinstance(answer, Answer)
-        ]
+            return [skip if isinstance(case, _Case) else case for case in found]
+        return [next(done) if isinstance(case, _Case) else case for case in found]
 
     def _read_needle(self, needle: Stretch) -> tuple[Video, Tensor] | SkipSample:
         """A needle and its embeddings, or why it cannot be had."""
@@ -147,28 +159,52 @@ class Splicer:
                 return
 
     @torch.no_grad()
-    def look(self, asker: Asker, item: Item) -> tuple[Look, dict[int, Tensor]]:
-        """What the model looks at for one question, and the frames that are shown of it, by their number.
+    def _look(self, asker: Asker, cases: Sequence[_Case]) -> list[Looked]:
+        haystack = _head(cases[0].spliced.haystack, max(case.spliced.length - len(case.needle) for case in cases))
+        embeddings = self._embed(haystack)
+        looks, splices = [], []
+        for case in cases:
+            question = asker.encoded(case.item, case.video)
+            splice, selection = self._splice(case, question, embeddings)
+            looks.append(Look(question, case.video.timestamps, selection, None))
+            splices.append(splice)
+        pictures = [_Pictures(look, splice) for look, splice in zip(looks, splices, strict=True)]
+        stream = _Watched(self.model.stream(), splices)
+        for first, window in self._through(stream, haystack):
+            for one in pictures:
+                one.take(first, window)
+        weights = [torch.cat(told) if told else None for told in stream.told]
+        return [
+            (replace(look, weights=its), one.frames) for look, its, one in zip(looks, weights, pictures, strict=True)
+        ]
 
-        Raises:
-            SkipSample: needle or haystack cannot be had.
-        """
-        case = _case(item, self._read_needle(_spliced(item).needle))
-        if isinstance(case, Answer):
-            raise SkipSample(case.reason, case.detail)
-        before, length = case.spliced.before, len(case.needle)
-        haystack = _head(case.spliced.haystack, case.spliced.length - length)
-        question = asker.encoded(item, case.video)
-        splice, selection = self._splice(case, question, self._embed(haystack))
-        look = Look(question, case.video.timestamps, selection, None)
+
+class _Watched(SplicedStream):
+    """Also tells what the merged tokens of each splice attend to, see :func:`vilamp.training.showing.told_weights`."""
+
+    def __init__(self, stream: VisualStream, splices: Sequence[Splice]) -> None:
+        super().__init__(stream, splices)
+        self.told: list[list[Tensor]] = [[] for _ in splices]
+
+    def _advance(self, number: int, patches: Tensor) -> None:
+        with told_weights(self.stream.merger) as told:
+            super()._advance(number, patches)
+        self.told[number] += told
+
+
+class _Pictures:
+    """Those frames of a splice that are shown of a look at it, by their number: ``frames``."""
+
+    def __init__(self, look: Look, splice: Splice) -> None:
+        before, length = splice.before, len(splice.needle)
         shown = {*look.keyframes, *look.merged}
-        frames = {i: splice.needle[i - before] for i in shown if before <= i < before + length}
-        in_haystack = {i if i < before else i - length: i for i in shown - frames.keys()}
-        with told_weights(self.model.merger) as told:
-            for first, window in self._through(SplicedStream(self.model.stream(), [splice]), haystack):
-                for place in in_haystack.keys() & set(range(first, first + len(window))):
-                    frames[in_haystack[place]] = window.frames[place - first].clone()  # a view keeps the window
-        return replace(look, weights=torch.cat(told) if told else None), frames
+        self.frames = {i: splice.needle[i - before] for i in shown if before <= i < before + length}
+        self._in_haystack = {i if i < before else i - length: i for i in shown - self.frames.keys()}
+
+    def take(self, first: int, window: Video) -> None:
+        """Those of a window of the haystack, the first frame of which has this number in it."""
+        for place in self._in_haystack.keys() & set(range(first, first + len(window))):
+            self.frames[self._in_haystack[place]] = window.frames[place - first].clone()  # a view keeps the window
 
 
 def _head(haystack: Haystack, frames: int) -> Haystack:
@@ -178,10 +214,10 @@ def _head(haystack: Haystack, frames: int) -> Haystack:
     return tuple(replace(stretch, frames=min(stretch.frames, rest)) for stretch, rest in left if rest > 0)
 
 
-def _case(item: Item, needle: tuple[Video, Tensor] | SkipSample) -> _Case | Answer:
-    """The question with its needle, or the answer that there is none."""
+def _case(item: Item, needle: tuple[Video, Tensor] | SkipSample) -> _Case | SkipSample:
+    """The question with its needle, or why there is none."""
     if isinstance(needle, SkipSample):
-        return _unasked(item, needle)
+        return needle
     spliced, (video, embeddings) = _spliced(item), needle
     times = torch.arange(spliced.length, dtype=torch.float64) / spliced.fps
     return _Case(item, spliced, video, embeddings, Video(item.key, video.frames[:0], times, gaps=video.gaps))

@@ -68,12 +68,13 @@ class SplicedStream:
         """Go on by the next frames of the haystack, uint8[n, H, W, 3], n of any size."""
         for chunk in frames.split(self.stream.chunk_size):
             patches = self.stream.patches(chunk)
-            for way in self._ways:
-                self._advance(way, patches[: max(way.splice.from_haystack - self.done, 0)])
+            for number, way in enumerate(self._ways):
+                self._advance(number, patches[: max(way.splice.from_haystack - self.done, 0)])
             self.done += len(chunk)
 
-    def _advance(self, way: _Way, patches: Tensor) -> None:
+    def _advance(self, number: int, patches: Tensor) -> None:
         """The next frames of one of them, with the needle in between where this is its place."""
+        way = self._ways[number]
         at = way.splice.before - self.done
         if way.behind_needle or at > len(patches):
             self._follow(way, patches)

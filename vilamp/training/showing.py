@@ -30,6 +30,8 @@ MERGED = 8
 MOST_LETTERS = 2000
 """Of a text; a longer one is cut off."""
 MAX_ANSWER_TOKENS = 32
+Frames = Tensor | FrameFile | Mapping[int, Tensor]
+"""uint8[H, W, 3] by number, those that are shown at least."""
 
 
 @torch.no_grad()
@@ -138,11 +140,11 @@ class Look:
     def _all_merged(self) -> list[int]:
         return sorted(set(range(len(self.times))) - set(self.selection.keyframes.tolist()))
 
-    def sample(self, frames: Tensor | FrameFile | Mapping[int, Tensor], answer: str, right: bool) -> Sample:
+    def sample(self, frames: Frames, answer: str, right: bool) -> Sample:
         """As the report has it.
 
         Args:
-            frames: uint8[H, W, 3] by number, those that are shown at least.
+            frames: those that are shown at least.
             answer: what the model said.
             right: whether that is right.
         """
@@ -169,6 +171,9 @@ class Look:
                 for i in sorted({*keyframes, *merged})
             ],
         )
+
+
+Looked = tuple[Look, Frames]
 
 
 def _sample(model: VideoLM, encode: PromptEncoder, single: Batch) -> Sample:
