@@ -305,6 +305,16 @@ def test_output_that_nobody_reads_is_no_error(command: list[str]) -> None:
     assert done.returncode in {"--help": (0, cli.NOT_READ), "--json": (cli.NOT_READ,)}.get(command[-1], (1,))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is as full as a disk can be")
+@pytest.mark.parametrize("command", [["plugins", "--json"], ["plugins"]])
+def test_output_that_finds_no_room_is_one_message(command: list[str]) -> None:
+    code = f"import sys; from vilamp.cli import main; sys.exit(main({command!r}))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "error: No space left on device while writing the output\n"
+    assert done.returncode == 1
+
+
 def test_another_broken_pipe_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(argv: list[str], prog: str) -> int:
         raise BrokenPipeError("a worker's")

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from vilamp.errors import OutputError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What says that there is no room."""
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 RUN_FOLDER = "paths.output_root (or hydra.run.dir)"
@@ -66,7 +67,7 @@ def explain(error: OSError, folders: Mapping[Path, str]) -> OutputError | None:
     name = error.filename2 or error.filename  # where something was renamed, what it should be called
     file = None if name is None else Path(str(name)).absolute()
     settings = [setting for folder, setting in folders.items() if file is not None and _related(file, folder)]
-    if error.errno in _FULL:
+    if error.errno in FULL:
         where = file or ", ".join(map(str, folders))
         wanted = " or ".join(dict.fromkeys(settings or folders.values()))
         return OutputError(

@@ -9,8 +9,9 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from vilamp import __version__
+from vilamp import __version__, disk
 
 COMMANDS = {
     "train": ("vilamp.cli.train", "train a model: vilamp train selector=differential merger=differential"),
@@ -45,7 +46,8 @@ NOT_READ = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that ``argv`` (None: the command line) names, and return its exit code.
 
-    Where whoever reads the output has seen enough, as ``head`` has, it ends without a word; on Ctrl-C with one.
+    Where whoever reads the output has seen enough, as ``head`` has, it ends without a word; on Ctrl-C, or where the
+    output goes to a disk that is full, with one.
     """
     try:
         try:
@@ -63,8 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _nobody_reads():
             raise  # another pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python will flush once more
+        _leave_output()
         return NOT_READ
+    except OSError as error:
+        if error.errno not in disk.FULL:
+            raise
+        _leave_output()
+        where = error.filename or "the output"  # files have told of themselves, see vilamp.disk
+        print(f"error: {error.strerror} while writing {where}", file=sys.stderr)
+        return 1
 
 
 def _run(arguments: list[str]) -> int:
@@ -83,6 +92,13 @@ def _nobody_reads() -> bool:
         return any(event & select.POLLERR for _, event in poll.poll(0))
     except (AttributeError, OSError, ValueError):  # Windows cannot tell; nor is every stdout a file
         return False
+
+
+def _leave_output() -> None:
+    """Write what can be written; of what cannot, Python would tell once more when it ends."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unknown(name: str) -> str:
