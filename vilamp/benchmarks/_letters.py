@@ -43,15 +43,16 @@ def before_bracket(text: str, letters: str) -> int | None:
 def sturdy(text: str, count: int) -> int | None:
     """The number of the option that a text names, for benchmarks whose authors state no usable rule.
 
-    Taken is the letter that the text begins with if it stands alone ("B", "(B) a dog", "B. a dog", "b)"); else the one
-    behind the last "answer", "option" or "choice"; else the only one in brackets.  Where a second letter follows ("A
-    and B", "A, B") there is no answer to a question with one right option.
+    Taken is the letter that the text begins with if it stands alone ("B", "(B) a dog", "B. a dog"); else the one behind
+    the last "answer", "option" or "choice"; else the only one in brackets.  A small letter counts where nothing follows
+    it ("b)", "The answer is b.").  Where a second letter follows ("A and B", "A, B") there is no answer to a question
+    with one right option.
     """
     letters, text = LETTERS[:count], text.strip(" \n\t*\"'`")
-    if re.fullmatch(r"\(?[A-Za-z][).:]?", text):
-        return _number(text.strip("().:").upper(), letters)
     named = re.compile(rf"\(?([{letters}])\)?(?![\w'])")
     for start in (0, *[phrase.end() for phrase in _PHRASE.finditer(text)][-1:]):
+        if alone := re.fullmatch(r"\(?([A-Za-z])[).:]*", text[start:]):
+            return _number(alone[1].upper(), letters)
         found = named.match(text, start)
         if found is None:
             continue
