@@ -168,7 +168,7 @@ def test_scores_that_find_no_room_are_shown_and_no_answer_is_lost(
     assert evaluating.same(tmp_path) == evaluating.same(whole.folder)
 
 
-def test_an_exported_model_that_was_moved_has_no_other_settings(
+def test_an_exported_model_that_was_moved_has_no_other_settings_and_is_gone_on_with(
     checkpoint: Path, questions: Path, tmp_path: Path
 ) -> None:
     export(str(checkpoint), tmp_path / "here")
@@ -178,6 +178,10 @@ def test_an_exported_model_that_was_moved_has_no_other_settings(
     paths = [run.result["config"]["model"]["language_model"]["path"] for run in runs]
     assert paths == [str(tmp_path / place / "language_model") for place in ("here", "there")]
     assert differing_settings(read_runs([run.folder for run in runs])) == {}
+    answers = (tmp_path / "first/answers.jsonl").read_bytes()
+    (tmp_path / "first/answers.jsonl").write_bytes(b"".join(answers.splitlines(keepends=True)[:4]))
+    evaluating.run(tmp_path / "there", questions, tmp_path / "first", "scoring=likelihood")
+    assert evaluating.same(tmp_path / "first")["answers"] == evaluating.same(tmp_path / "second")["answers"]
 
 
 def test_a_finished_evaluation_asks_nothing_more(

@@ -115,7 +115,8 @@ def test_what_cannot_be_built_is_one_message_with_what_to_change(
         ({"haystack": "clip.txt"}, r"clip\.txt cannot be used"),
         ({"haystack": "empty"}, "there is no video in"),
         ({"needles": "none.jsonl"}, r"there is no .*none\.jsonl; set --needles"),
-        ({"needles": "bad.jsonl"}, r"bad\.jsonl:1: no answer"),
+        ({"needles": "bad.jsonl"}, r"bad\.jsonl cannot be used: bad\.jsonl:1: no answer"),
+        ({"needles": "twice.jsonl"}, r"twice\.jsonl:2: the id 'x' is that of twice\.jsonl:1, too"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(
@@ -124,6 +125,8 @@ def test_files_that_cannot_be_used_are_named(
     (videos / "clip.txt").write_text("no video")
     (videos / "empty").mkdir(exist_ok=True)
     (videos / "bad.jsonl").write_text('{"video": "clip/0.mp4", "question": "What?"}\n')
+    row = '{"id": "x", "video": "clip/0.mp4", "question": "What?", "answer": "red"}\n'
+    (videos / "twice.jsonl").write_text(2 * row)
     assert main(run(videos, "--lengths", "20", **changed)) == 1
     assert re.search(message, capsys.readouterr().err)
 

@@ -55,11 +55,11 @@ def _is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def refuse(path: Path, problems: Sequence[str], get: str) -> None:
+def refuse(path: Path, problems: Sequence[str], get: str, verdict: str = "is not as published") -> None:
     """Raise DataError that tells the first problems and how many there are; do nothing where there is none."""
     if problems:
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise DataError(f"{path} is not as published: {'; '.join(problems[:SHOWN])}{more}; {get}")
+        raise DataError(f"{path} {verdict}: {'; '.join(problems[:SHOWN])}{more}; {get}")
 
 
 def require_count(what: str, found: int, published: int, partial: bool, notes: list[str]) -> None:

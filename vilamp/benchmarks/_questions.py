@@ -59,13 +59,18 @@ class QuestionFile:
         """
         if not self.path.is_file():
             raise DataError(f"there is no {self.path}; set {self.file_setting} to a file of questions")
-        items, problems = [], []
+        items, problems, rows = [], [], dict[str, str]()
         for number, record in enumerate(read_records(self.path, self.path.name)):
             try:
-                items.append(self._item(record, number))
+                item = self._item(record, number)
             except (RowError, SkipSample) as error:
                 problems.append(f"{record.source}: {error}")
-        refuse(self.path, problems, f"mend the file, or name its columns with {self.columns_setting}")
+                continue
+            items.append(item)
+            if (first := rows.setdefault(item.key, record.source)) != record.source:
+                problems.append(f"{record.source}: the id {item.key!r} is that of {first}, too")
+        advice = f"mend the file, or name its columns with {self.columns_setting}"
+        refuse(self.path, problems, advice, "cannot be used")
         if not items:
             raise DataError(f"{self.path} is empty: there is nothing to ask")
         return items

@@ -85,12 +85,21 @@ def claim(folder: Path, own: dict[str, Any]) -> None:
     stored = json.loads(file.read_text())
     told = {"version": "another version of vilamp", "weights": "other weights", "data": "other questions"}
     differing = [f"{told[key]} ({stored[key]}, now {own[key]})" for key in told if stored[key] != own[key]]
-    differing += differences(stored["config"], own["config"])
+    differing += differences(_without_places(stored["config"]), _without_places(own["config"]))
     if differing:
         raise ConfigError(
             f"{folder} holds answers of another evaluation: {'; '.join(differing)}. Go on with what that one had, or "
             "set hydra.run.dir to another folder"
         )
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that does not say where weights lie: a model may be moved, and what it is tells its hash."""
+    parts = {
+        name: {key: value for key, value in part.items() if key != "path"} if isinstance(part, dict) else part
+        for name, part in config["model"].items()
+    }
+    return config | {"model": parts}
 
 
 def still_to_ask(group: Group, answers: dict[str, Answer]) -> list[Item]:
