@@ -145,6 +145,7 @@ def test_scores_come_by_length_depth_and_cell_with_a_picture(niah: Evaluation) -
     cells = [f">{value:.2f}</text>" for value in values.flat]
     assert all(page.count(cell) >= cells.count(cell) for cell in cells), "the picture on the page has every cell"
     assert "accuracy/cell/20/0.5" in niah.result["scores"]["likelihood"], "two needles have options"
+    assert niah.result["notes"] == ["likelihood: over the 12 of 18 questions that have options"]
     assert niah.result["sampling"]["frames"] == {"least": 20, "most": 50, "mean": 35}
     assert niah.result["counts"]["videos"] == 3
     assert all(answer.recall is not None and answer.video and answer.video_bytes for answer in niah.answers)

@@ -152,6 +152,19 @@ def test_a_short_query_lets_a_long_question_through(tiny: tuple[VideoLM, PromptE
     assert len(encoded.query_ids) <= 32
 
 
+def test_a_query_is_cut_behind_a_word_however_long_it_is(
+    tiny: tuple[VideoLM, PromptEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, read = tiny[1], list[int]()
+    tokenizer = encode.scorer_tokenizer
+    monkeypatch.setattr(encode, "scorer_tokenizer", lambda text: (read.append(len(text)), tokenizer(text))[1])
+    kept = encode.fit_query("what  is " * 50_000).split()
+    assert len(tokenizer(" ".join(kept)).input_ids) <= encode.max_query_tokens
+    assert len(tokenizer(" ".join([*kept, "what"])).input_ids) > encode.max_query_tokens
+    assert sum(read) < 100_000, "the tokenizer does not read all of it again for each word"
+    assert encode.fit_query("what  is") == "what  is"
+
+
 def test_videos_longer_than_the_context_are_refused_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"data\.max_frames=40000 frames can become .* 32768") as caught:
         build("data.max_frames=40000")

@@ -11,7 +11,7 @@ from typing import Any
 from vilamp import __version__
 from vilamp.benchmark import Benchmark, Item
 from vilamp.evaluation.answers import Answer
-from vilamp.evaluation.asking import Scoring, grade, ways
+from vilamp.evaluation.asking import LIKELIHOOD, Scoring, grade, ways
 from vilamp.evaluation.identity import videos_hash
 
 FILE = "result.json"
@@ -71,6 +71,14 @@ def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), DIGITS)
 
 
+def notes(benchmark: Benchmark, items: Sequence[Item], scoring: Scoring) -> list[str]:
+    """Those of the benchmark, and what part of the questions has options whose likelihood is scored."""
+    scored = sum(bool(item.options) for item in items)
+    if LIKELIHOOD in ways(scoring) and 0 < scored < len(items):
+        return [*benchmark.notes, f"likelihood: over the {scored} of {len(items)} questions that have options"]
+    return benchmark.notes
+
+
 def result(
     name: str,
     benchmark: Benchmark,
@@ -96,7 +104,7 @@ def result(
         "scores": scores(benchmark, items, answers, config["scoring"]),
         "counts": counts(benchmark, items, answers),
         "sampling": sampling(config, in_order),
-        "notes": benchmark.notes,
+        "notes": notes(benchmark, items, config["scoring"]),
         "seed": config["seed"],
         "hashes": {"weights": own["weights"], "data": own["data"], "videos": videos_hash(in_order)},
         "versions": {"vilamp": __version__, "python": platform.python_version()}

@@ -84,6 +84,9 @@ class PromptEncoder:
     def fit_query(self, query: str) -> str:
         """As much of a query as the scorer reads, cut behind a word; a single word stays whole."""
         words = query.split()
+        if len(words) > self.max_query_tokens:  # each is a token at least
+            words = words[: self.max_query_tokens]
+            query = " ".join(words)
         while len(words) > 1 and len(self.scorer_tokenizer(query).input_ids) > self.max_query_tokens:
             words.pop()
             query = " ".join(words)
