@@ -86,6 +86,13 @@ def test_without_gradio_it_is_said_what_to_install(
     assert "error: vilamp demo needs gradio: pip install 'vilamp-lightning[demo]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["0", "99999", "abc", "-1"])
+def test_a_port_that_cannot_be_is_told(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", f"--port={port}"])
+    assert f"argument --port: must be a whole number from 1 to 65535, got '{port}'" in capsys.readouterr().err
+
+
 def test_a_mistake_in_a_setting_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "max_frame=3"]) == 1
     assert "error: there is no setting 'max_frame'" in capsys.readouterr().err

@@ -69,6 +69,15 @@ def test_a_conversation_ends_with_its_input_and_survives_an_error(
     assert "error: the question is empty" in said.err and all(map(os.path.exists, ["why.png", "why-3.png"]))
 
 
+def test_bytes_that_are_no_text_end_no_conversation(
+    clip: str, outside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"what \xff is it?\nwhy?\n"), encoding="utf-8"))
+    assert cli.main(["ask", clip, "--json"]) == 0
+    asked = [json.loads(line)["question"] for line in capsys.readouterr().out.splitlines()]
+    assert asked == ["what \ufffd is it?", "why?"]
+
+
 @pytest.mark.parametrize("at", ["prompt", "answer", "watching"])
 def test_ctrl_c_ends_politely(
     at: str, clip: str, outside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -115,6 +116,8 @@ def _talk(teller: _Teller, quiet: bool) -> int:
         The exit code, which tells of a picture that is missing.
     """
     code = 0
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a question with bytes that are no text is asked as far as they are
     if sys.stdin.isatty():
         import readline  # noqa: F401  (arrow keys)
 

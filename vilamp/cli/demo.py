@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Load the model that the settings name and serve the page until Ctrl-C."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, epilog="Settings are those of conf/ask.yaml.")
     parser.add_argument("settings", metavar="setting=value", nargs="*", help="checkpoint=PATH and others")
-    parser.add_argument("--port", type=int, metavar="N", help="of the page (the first that is free from 7860 on)")
+    parser.add_argument("--port", type=_port, metavar="N", help="of the page (the first that is free from 7860 on)")
     arguments = parser.parse_intermixed_args(argv)
     try:
         cfg = config.compose("ask", arguments.settings)
@@ -33,3 +33,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except config.USER_ERRORS as error:
         return report(error, "ask", arguments.settings)
     return 0
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 65535, got {text!r}")
