@@ -34,6 +34,7 @@ def look_at_video(source: Source, reader: FrameReader | None = None) -> tuple[fl
 
     Raises:
         SkipSample: ``decode``, ``decode_timeout``, ``decode_memory`` or ``decode_crash``; it cannot be read.
+        PluginError: the process cannot be started.
     """
     seconds, damage = (reader or _reader()).look(source)
     return round(seconds, 3), damage
