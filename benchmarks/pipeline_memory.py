@@ -29,6 +29,7 @@ from webdataset import TarWriter
 from vilamp.data.index_file import index_path, to_bytes, write_atomically
 from vilamp.data.module import VideoDataModule
 from vilamp.data.packing.indexing import index_foreign_shard
+from vilamp.data.packing.looking import stop_looking
 from vilamp.data.spool import IN_MEMORY_GIB
 from vilamp.decoders.auto import AutoDecoder
 from vilamp.samples import EncodedQuestion, Question
@@ -58,6 +59,7 @@ def write_shard(folder: Path, seconds: int) -> Path:
             tar.write({"__key__": key, "mp4": video.read_bytes(), "json": annotation})
             video.unlink()
     write_atomically(index_path(shard), to_bytes(index_foreign_shard(str(shard))[0]))
+    stop_looking()  # else its process would count
     return shard
 
 

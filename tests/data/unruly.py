@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
 
 from vilamp.decoders.pyav import PyAVDecoder
-from vilamp.probe import open_source
+from vilamp.probe import Source, open_source
 
 
 class UnrulyDecoder(PyAVDecoder):
@@ -17,19 +18,19 @@ class UnrulyDecoder(PyAVDecoder):
 
     def decode(self, source, probe, times, size):
         """See :meth:`VideoDecoder.decode`."""
-        with open_source(source) as file:
-            word = file.read().rpartition(b"free")[2]
-        if word == b"crash":
-            os.abort()
-        if word == b"leave":
-            os._exit(3)
-        while word == b"hang":
-            pass
-        if word == b"grow":
-            np.ones(2 << 30, dtype=np.uint8)
-        if word == b"fault":
-            raise KeyError("a mistake of its author")
+        obey(source)
         yield from super().decode(source, probe, times, size)
+
+
+class UnrulyProbe(PyAVDecoder):
+    """PyAV, but it obeys when it is to read the container."""
+
+    name = "unruly_probe"
+
+    def probe(self, source):
+        """See :meth:`VideoDecoder.probe`."""
+        obey(source)
+        return super().probe(source)
 
 
 class HeldDecoder(UnrulyDecoder):
@@ -47,6 +48,24 @@ class LostDecoder(UnrulyDecoder):
 
     def __getstate__(self) -> object:
         return {"something": 1}
+
+
+def obey(source: Source) -> None:
+    """Do what the last word of a file says, if that is one of these."""
+    with open_source(source) as file:
+        word = file.read().rpartition(b"free")[2]
+    if word == b"crash":
+        os.abort()
+    if word == b"leave":
+        os._exit(3)
+    while word == b"hang":
+        pass
+    if word == b"grow":
+        np.ones(2 << 30, dtype=np.uint8)
+    if word == b"fault":
+        raise KeyError("a mistake of its author")
+    if word == b"disk":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def told(source: bytes, word: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vilamp.cli.app import FAILED, report
-from vilamp.errors import DataError
+from vilamp.errors import VilampError
 
 if TYPE_CHECKING:
     from vilamp.samples import Skip
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return _index(arguments)
-    except DataError as error:
+    except VilampError as error:
         return report(error)
 
 
@@ -37,12 +37,16 @@ def _index(arguments: argparse.Namespace) -> int:
     from functools import partial
 
     from vilamp.data.packing.indexing import write_foreign_index
+    from vilamp.data.packing.looking import stop_looking
     from vilamp.data.packing.parallel import in_any_order
     from vilamp.data.patterns import expand_patterns
 
     shards = expand_patterns(arguments.shards, "SHARD")
     work = partial(write_foreign_index, overwrite=arguments.overwrite)
-    results = dict(in_any_order(work, shards, arguments.workers))
+    try:
+        results = dict(in_any_order(work, shards, arguments.workers))
+    finally:
+        stop_looking()
     rows = []
     for number, shard in enumerate(shards):
         result = results[number]

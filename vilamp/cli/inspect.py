@@ -75,7 +75,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _row(sample: ShardSample) -> dict[str, Any]:
     from vilamp.data.annotations import MAX_BYTES, parse_annotation
-    from vilamp.data.packing.indexing import look_at_video
+    from vilamp.data.packing.looking import look_at_video
     from vilamp.data.spool import IN_MEMORY_GIB, Spool
     from vilamp.samples import SkipSample
 

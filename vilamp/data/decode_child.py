@@ -1,4 +1,4 @@
-"""Decoding in a process that can be ended: the process itself, started by :mod:`vilamp.data.isolation`."""
+"""Probing and decoding in a process that can be ended: the process itself, started by :mod:`vilamp.data.isolation`."""
 
 from __future__ import annotations
 
@@ -82,19 +82,30 @@ def _end_with_parent(stdin: BinaryIO) -> None:
 
 def _answer(request: dict[str, Any], descriptors: list[int], work: _Work) -> tuple[dict[str, Any], FrameFile | None]:
     """The answer, and the file with the frames if they are in one."""
-    video, output = descriptors
+    video, *outputs = descriptors
     source = FileRange(f"/proc/self/fd/{video}", request["offset"], request["length"])
     try:
+        if not outputs:
+            return _probe(source, work), None
         with work.spool.told():
-            return _decode(source, request["part"], output, work)
+            return _decode(source, request["part"], outputs[0], work)
     except DecodeError as error:
         return {"kind": error.kind, "cause": error.cause[:LONGEST_TEXT]}, None
     except MemoryError:
-        return {"kind": "memory", "cause": "decoding ran out of memory"}, None
+        return {"kind": "memory", "cause": "there was not enough memory"}, None
     except OutputError as error:
         return {"refused": str(error)[:LONGEST_TEXT]}, None
     except Exception:  # a fault of the decoder, which the parent is to tell
         return {"bug": traceback.format_exc()[-LONGEST_TEXT:]}, None
+
+
+def _probe(source: FileRange, work: _Work) -> dict[str, Any]:
+    _limit(work.gib)
+    try:
+        probe = work.decoder.probe(source)
+    except OSError as error:  # of the disk that the video is on
+        raise DecodeError("unreadable", str(error)) from error
+    return {"end": probe.end, "damage": probe.damage}
 
 
 def _decode(source: FileRange, part: Part | None, output: int, work: _Work) -> tuple[dict[str, Any], FrameFile | None]:

@@ -24,23 +24,29 @@ class _Decode(Protocol):
     def __call__(self, source: Source, part: Part | None) -> Decoded: ...
 
 
+class _Probe(Protocol):
+    def __call__(self, source: Source) -> tuple[float, str]: ...
+
+
 class FrameReader:
     """Reads the frames that ``settings`` asks for, of one video after the other.
 
     Args:
         decoder: reads the pixels.
         settings: which frames, and how large.
-        budget: of one video.  With any limit, videos are decoded by a process of their own.
+        budget: of one video.  With any limit, videos are probed and decoded by a process of their own.
         spool: where the frames are put.
     """
 
     def __init__(self, decoder: VideoDecoder, settings: FrameSettings, budget: Budget, spool: Spool) -> None:
         self.decoder, self.settings, self.spool = decoder, settings, spool
         self._decode: _Decode = self._decode_here
+        self._probe: _Probe = self._probe_here
         if budget.is_limited and not can_isolate():
-            log.warning("videos are decoded without limits of time and memory: only Linux has what that needs")
+            log.warning("videos are read without limits of time and memory: only Linux has what that needs")
         elif budget.is_limited:
-            self._decode = DecodeProcess(decoder, settings, budget, spool).decode
+            process = DecodeProcess(decoder, settings, budget, spool)
+            self._decode, self._probe = process.decode, process.probe
 
     def read(self, source: Source, key: str, shard: str = "", part: Part | None = None) -> Decoded:
         """Decode a video.
@@ -62,6 +68,22 @@ class FrameReader:
         except DecodeError as error:
             error.key, error.shard = key, shard
             raise SkipSample(REASONS.get(error.kind, "decode"), f"{key}: {error.cause}") from error
+
+    def look(self, source: Source) -> tuple[float, str]:
+        """The length of a video in seconds, and what says that it is not whole, empty where nothing does.
+
+        Raises:
+            SkipSample: ``decode``, ``decode_timeout``, ``decode_memory`` or ``decode_crash``; it cannot be read.
+            PluginError: the decoder itself fails.
+        """
+        try:
+            return self._probe(source)
+        except DecodeError as error:
+            raise SkipSample(REASONS.get(error.kind, "decode"), error.cause) from error
+
+    def _probe_here(self, source: Source) -> tuple[float, str]:
+        probe = self.decoder.probe(source)
+        return probe.end, probe.damage
 
     def _decode_here(self, source: Source, part: Part | None) -> Decoded:
         probe = self.decoder.probe(source)

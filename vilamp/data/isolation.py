@@ -1,4 +1,4 @@
-"""Decoding in a process that can be ended: the side that asks.
+"""Probing and decoding in a process that can be ended: the side that asks.
 
 A damaged or hostile video can make a native library run for ever, take all memory or crash.  One child decodes one
 video after the other, and puts the frames into memory that both see or a file that both have open, so that no frame is
@@ -37,11 +37,12 @@ START_SECONDS = 120
 
 @dataclass(frozen=True)
 class Budget:
-    """What the decoding of one video may take; None is no limit.
+    """What the reading of one video may take; None is no limit.
 
     Attributes:
         seconds: wall time.
         gib: address space beyond what the process has before and beyond the frames handed on.
+        seconds_from, gib_from: what sets them, for messages; empty where nothing does.
 
     Raises:
         ConfigError: a value that is not positive.
@@ -49,20 +50,34 @@ class Budget:
 
     seconds: float | None = None
     gib: float | None = None
+    seconds_from: str = "data.decode_timeout"
+    gib_from: str = "data.decode_memory"
 
     def __post_init__(self) -> None:
-        for name, value in (("timeout", self.seconds), ("memory", self.gib)):
+        for name, value in ((self.seconds_from, self.seconds), (self.gib_from, self.gib)):
             if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"data.decode_{name} must be positive, or null for no limit, got {value}")
+                raise ConfigError(f"{name} must be positive, or null for no limit, got {value}")
 
     @property
     def is_limited(self) -> bool:
         """Whether there is any limit."""
         return self.seconds is not None or self.gib is not None
 
+    def told_seconds(self) -> str:
+        """The time and what sets it, for messages."""
+        return f"{_equals(self.seconds_from)}{self.seconds} seconds"
 
-USUAL = Budget(seconds=600.0, gib=4.0)
-"""What a run allows by default, for commands without a configuration."""
+    def told_gib(self) -> str:
+        """The memory and what sets it, for messages."""
+        return f"{_equals(self.gib_from)}{self.gib} GiB"
+
+
+def _equals(setting: str) -> str:
+    return f"{setting}=" if setting else ""
+
+
+USUAL = Budget(seconds=600.0, gib=4.0, seconds_from="", gib_from="")
+"""What a run allows by default, for commands that have no settings for it."""
 
 
 @dataclass
@@ -111,7 +126,7 @@ def can_isolate() -> bool:
 
 
 class DecodeProcess:
-    """A child that decodes; started when it is first needed, and again after it ended.
+    """A child that probes and decodes; started when it is first needed, and again after it ended.
 
     Args:
         decoder: is pickled on its way to the child.
@@ -146,20 +161,48 @@ class DecodeProcess:
             OutputError: the disk does not take the frames.
         """
         self._ensure_child()
-        deadline = None if self.budget.seconds is None else time.monotonic() + self.budget.seconds
         output = os.memfd_create("frames")
         try:
-            with _as_file(source) as (descriptor, offset, length):
-                request = {"offset": offset, "length": length, "part": part}
-                answer, files = self._ask(request, [descriptor, output], deadline)
-            return self._result(answer, output, files)
+            answer, files = self._ask("decoding", source, {"part": part}, [output])
+            count, size = answer["count"], self.settings.size
+            decoded = Decoded.shared(output, count, size, FrameFile(files[0], count, size) if files else None)
         finally:
             os.close(output)
+        decoded.decoder, decoded.gaps, decoded.done = answer["decoder"], answer["gaps"], answer["count"]
+        return decoded
+
+    def probe(self, source: Source) -> tuple[float, str]:
+        """Have the container of a video read: its length in seconds, and what says that it is not whole.
+
+        Raises:
+            DecodeError, PluginError: as :meth:`decode`.
+        """
+        self._ensure_child()
+        answer, _ = self._ask("reading its packets", source, {}, [])
+        return answer["end"], answer["damage"]
 
     def _ask(
-        self, request: dict[str, Any], descriptors: list[int], deadline: float | None
+        self, what: str, source: Source, request: dict[str, Any], outputs: list[int]
     ) -> tuple[dict[str, Any], list[int]]:
-        """The answer, and the descriptors that come with it."""
+        """The answer if it is no error, and the descriptors that come with it."""
+        deadline = None if self.budget.seconds is None else time.monotonic() + self.budget.seconds
+        with _as_file(source) as (descriptor, offset, length):
+            whole = {**request, "offset": offset, "length": length}
+            answer, files = self._exchange(what, whole, [descriptor, *outputs], deadline)
+        if "refused" in answer:
+            raise OutputError(answer["refused"])
+        if "bug" in answer:
+            raise PluginError(f"decoder {self.decoder.name} failed: {answer['bug']}")
+        if "kind" in answer:
+            if answer["kind"] == "memory":
+                self.stop()  # what a failed allocation leaves behind is anybody's guess
+                answer["cause"] += f"; {self.budget.told_gib()} are allowed"
+            raise DecodeError(answer["kind"], answer["cause"])
+        return answer, files
+
+    def _exchange(
+        self, what: str, request: dict[str, Any], descriptors: list[int], deadline: float | None
+    ) -> tuple[dict[str, Any], list[int]]:
         assert self._socket is not None
         try:
             socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
@@ -167,7 +210,7 @@ class DecodeProcess:
             answer, files, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError as error:
             self.stop()
-            message = f"decoding took longer than data.decode_timeout={self.budget.seconds} seconds, and was ended"
+            message = f"{what} took longer than {self.budget.told_seconds()}, and was ended"
             raise DecodeError("timeout", message) from error
         except BaseException as error:  # an interrupt, too: its answer must not be taken for that to the next video
             how = self.stop()
@@ -177,21 +220,6 @@ class DecodeProcess:
         if not answer:
             raise DecodeError("crash", f"the decoding process {self._ended()}")
         return json.loads(answer), files
-
-    def _result(self, answer: dict[str, Any], output: int, files: list[int]) -> Decoded:
-        if "refused" in answer:
-            raise OutputError(answer["refused"])
-        if "bug" in answer:
-            raise PluginError(f"decoder {self.decoder.name} failed: {answer['bug']}")
-        if "kind" in answer:
-            if answer["kind"] == "memory":
-                self.stop()  # what a failed allocation leaves behind is anybody's guess
-                answer["cause"] += f"; data.decode_memory={self.budget.gib} GiB are allowed"
-            raise DecodeError(answer["kind"], answer["cause"])
-        count, size = answer["count"], self.settings.size
-        decoded = Decoded.shared(output, count, size, FrameFile(files[0], count, size) if files else None)
-        decoded.decoder, decoded.gaps, decoded.done = answer["decoder"], answer["gaps"], answer["count"]
-        return decoded
 
     def _ensure_child(self) -> None:
         if self._child is not None and self._owner == os.getpid():
@@ -227,10 +255,10 @@ class DecodeProcess:
             ours.settimeout(START_SECONDS)
             answer = ours.recv(MAX_MESSAGE)
         except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:
-            how = self.stop()
+            how, settings = self.stop(), [self.budget.seconds_from, self.budget.gib_from]
+            without = f"; {settings[0]}=null {settings[1]}=null decode without one" if all(settings) else ""
             raise PluginError(
-                f"decoder {self.decoder.name} cannot be used in a process of its own, which {how}: {error}; "
-                "data.decode_timeout=null data.decode_memory=null decode without one"
+                f"decoder {self.decoder.name} cannot be used in a process of its own, which {how}: {error}{without}"
             ) from error
         except BaseException:
             self.stop()

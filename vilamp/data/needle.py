@@ -25,6 +25,7 @@ from vilamp.data import needle_domain, needle_scene, needle_video
 from vilamp.data.locks import locked
 from vilamp.data.needle_video import SPLITS, NeedleRecipe, NeedleVideo, describe, make_sample, plan_video
 from vilamp.data.packing.indexing import write_foreign_index
+from vilamp.data.packing.looking import stop_looking
 from vilamp.errors import ConfigError, DataError
 
 Sample = dict[str, "str | bytes"]
@@ -131,7 +132,10 @@ class NeedleSet:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()
-        self._write(partial)
+        try:
+            self._write(partial)
+        finally:
+            stop_looking()  # a run goes on for long after its data was made
         partial.rename(self.folder)
 
     def _settings(self) -> dict[str, object]:

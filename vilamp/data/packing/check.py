@@ -17,6 +17,7 @@ from vilamp.data.frames import FrameSettings
 from vilamp.data.index_file import MANIFEST, BadIndexError, IndexFile, read_index
 from vilamp.data.isolation import USUAL
 from vilamp.data.packing.indexing import usable
+from vilamp.data.packing.looking import stop_looking
 from vilamp.data.packing.pack import MANIFEST_FORMAT
 from vilamp.data.packing.parallel import with_progress
 from vilamp.data.patterns import expand_patterns
@@ -106,6 +107,7 @@ def check_shards(
         found = dict(with_progress("checking", work, jobs, sizes, workers, progress))
     finally:
         _reader.cache_clear()  # with which the process beside this one ends
+        stop_looking()
     verdict = Verdict()
     results = (found[number] for number in range(len(jobs)))
     for samples, problems in looks:
@@ -149,9 +151,7 @@ def _check_sample(sample: ShardSample, decoding: Decoding | None) -> tuple[int, 
         if damage:
             raise SkipSample("decode", damage)
     except SkipSample as skip:
-        # What it calls the setting of a run is an option here.
-        detail = skip.detail.removeprefix(f"{sample.key}: ").replace("data.decode_timeout", "--decode-timeout")
-        return Skip(sample.key, sample.shard, skip.reason, detail)
+        return Skip(sample.key, sample.shard, skip.reason, skip.detail.removeprefix(f"{sample.key}: "))
     return questions, seconds
 
 
@@ -160,7 +160,7 @@ def _reader(decoding: Decoding) -> FrameReader:
     """One for all samples of this process, because the process beside it takes time to start."""
     # All frames, and small ones, because nobody looks at them.
     every_frame = FrameSettings(fps=10_000.0, max_frames=MAX_FRAMES, size=8)
-    budget = replace(USUAL, seconds=decoding.seconds)
+    budget = replace(USUAL, seconds=decoding.seconds, seconds_from="--decode-timeout")
     return FrameReader(decoding.decoder(), every_frame, budget, Spool(IN_MEMORY_GIB))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from vilamp.data.annotations import MAX_BYTES, parse_annotation
 from vilamp.data.frame_reader import FrameReader
 from vilamp.data.index_file import IndexFile, index_path, to_bytes, write_atomically
+from vilamp.data.packing.looking import look_at_video
 from vilamp.data.shard_sample import ShardIndex, ShardSample, checksum_of
 from vilamp.data.shards import walk_shard
 from vilamp.data.spool import Spool
 from vilamp.errors import DataError
-from vilamp.probe import DecodeError, Source, probe_video
 from vilamp.samples import Skip, SkipSample
 
 
@@ -98,22 +98,9 @@ def usable(
     if extension is None:
         return len(annotation.questions), None, ""
     source = sample.source(extension, spool)
-    if reader is not None:  # first, because its process may crash or hang over the file, and this one may not
+    if reader is not None:
         reader.read(source, sample.key, sample.shard)
-    return len(annotation.questions), *look_at_video(source)
-
-
-def look_at_video(source: Source) -> tuple[float, str]:
-    """The length of a video in seconds, and what says that it is not whole, empty where nothing does.
-
-    Raises:
-        SkipSample: ``decode``; it cannot be read.
-    """
-    try:
-        probe = probe_video(source)
-    except DecodeError as error:
-        raise SkipSample("decode", str(error)) from error
-    return round(probe.end, 3), probe.damage
+    return len(annotation.questions), *look_at_video(source, reader)
 
 
 def _with_checksums(sample: ShardSample) -> ShardSample:

@@ -13,6 +13,7 @@ from typing import Any
 from vilamp.data.index_file import MANIFEST, REPORT, IndexFile, LeftOut, index_path, write_atomically
 from vilamp.data.locks import locked
 from vilamp.data.packing.layouts import Annotations
+from vilamp.data.packing.looking import stop_looking
 from vilamp.data.packing.parallel import with_progress
 from vilamp.data.packing.plan import PlannedShard, plan_samples, plan_shards
 from vilamp.data.packing.write import finished, write_shard
@@ -130,8 +131,11 @@ def check_skip_rate(left_out: Sequence[LeftOut], total: int, settings: Settings)
 def _write(shards: Sequence[PlannedShard], settings: Settings) -> dict[str, IndexFile]:
     sizes = [sum(sample.tar_bytes() for sample in shard.samples) for shard in shards]
     work = partial(write_shard, videos=settings.videos, out=settings.out)
-    written = with_progress("packing", work, shards, sizes, settings.workers, settings.progress)
-    return {shards[number].name: index for number, index in written}
+    try:
+        written = with_progress("packing", work, shards, sizes, settings.workers, settings.progress)
+        return {shards[number].name: index for number, index in written}
+    finally:
+        stop_looking()
 
 
 def _clear(shards: Sequence[PlannedShard], settings: Settings) -> None:

@@ -47,8 +47,8 @@ def in_any_order(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
             yield numbers[future], future.result()
     except BrokenExecutor as error:
         raise DataError(
-            "a process was killed, for its memory or because a video crashes FFmpeg; --workers 0 takes the least "
-            "memory, and shards that were written stay"
+            "a process was killed, for its memory or (elsewhere than on Linux) because a video crashes FFmpeg; "
+            "--workers 0 takes the least memory, and shards that were written stay"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

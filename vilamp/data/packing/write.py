@@ -23,7 +23,7 @@ from vilamp.data.index_file import (
     to_bytes,
     write_atomically,
 )
-from vilamp.data.packing.indexing import look_at_video
+from vilamp.data.packing.looking import look_at_video
 from vilamp.data.packing.plan import PlannedSample, PlannedShard
 from vilamp.data.shard_sample import PIECE, ShardIndex, ShardSample
 from vilamp.data.sources import partial_path
