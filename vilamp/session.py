@@ -135,9 +135,7 @@ class Session:
         )
 
     def _encode(self, text: str) -> EncodedQuestion:
-        encode, text = self.loaded.encode, " ".join(text.split())
-        if not text:
-            raise DataError("the question is empty; ask something about the video")
+        encode, text = self.loaded.encode, tidy(text)
         key = f"{self.video.key}/{text}"
         seed = question_seed(self.loaded.seed, 0, key)
         try:
@@ -311,3 +309,11 @@ def _remark(cfg: DictConfig, trained: bool) -> str:
         "This is the tiny model that comes with the package. It has never seen a real video: it knows coloured shapes, "
         "and answers with their words, if at all. checkpoint=... takes a model that you trained."
     )
+
+
+def tidy(question: str) -> str:
+    """The question with single spaces; raises DataError where nothing is left."""
+    text = " ".join(question.split())
+    if not text:
+        raise DataError("the question is empty; ask something about the video")
+    return text

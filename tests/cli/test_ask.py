@@ -138,6 +138,14 @@ def test_a_picture_that_finds_no_room_takes_no_answer_with_it(
     assert said.err.count("error: ") == 1 and "error: --timeline why-2.png cannot be written: Is a dir" in said.err
 
 
+def test_an_empty_question_is_told_before_the_video_is_watched(
+    clip: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadedModel, "open", lambda *_: pytest.fail("watched"))
+    assert cli.main(["ask", clip, " "]) == 1
+    assert capsys.readouterr().err.endswith("error: the question is empty; ask something about the video\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is as full as a disk can be")
 def test_on_a_full_disk_the_answer_is_told_before_the_error(
     clip: str, outside: Path, capsys: pytest.CaptureFixture[str]

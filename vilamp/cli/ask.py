@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     try:
         if arguments.timeline is not None:
             _check_writable(arguments.timeline)
-        session = _open(arguments.video, settings)
+        session = _open(arguments.video, settings, questions)
         teller = _Teller(session, arguments)
         if questions:
             teller.tell(questions[0])
@@ -83,15 +83,17 @@ def _check_writable(file: Path) -> None:
         pass
 
 
-def _open(video: str, settings: Sequence[str]) -> Session:
-    """Load the model and watch the video, with a bar on the terminal."""
+def _open(video: str, settings: Sequence[str], questions: Sequence[str]) -> Session:
+    """Load the model and watch the video, with a bar on the terminal; before that, refuse questions that are empty."""
     cfg = config.compose(CONFIG, settings)
     if not Path(video).is_file():
         raise VilampError(f"there is no video {video}")  # before a model is loaded
     with _bar() as progress:
         progress("loading the model", 0, 0)
-        from vilamp.session import load_configured
+        from vilamp.session import load_configured, tidy
 
+        for question in questions:
+            tidy(question)
         loaded = load_configured(cfg)
         session = loaded.open(video, progress)
     if loaded.remark:
