@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, BinaryIO, Literal, cast
 
 import av
 import numpy as np
 
 from vilamp.file_kinds import HEAD, container_of, declared_bytes, kind_of
+
+log = logging.getLogger(__name__)
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif"
 """Containers that are opened; others of FFmpeg's are playlists and scripts that would make it open further files."""
@@ -211,7 +216,7 @@ def _not_opened(error: av.FFmpegError, head: bytes) -> str:
         # An mp4 often has at its end what all of it is read by.
         return f"{error.strerror}; the file begins as {container}, and is damaged or cut off: fetch or copy it again"
     # "Invalid argument" is also what FFmpeg says of a format that is none of FORMATS.
-    told = "; the file is damaged, or of a kind that is not read" if isinstance(error, av.error.ArgumentError) else ""
+    told = "; the file is damaged, or of a kind that is not read" if error.errno == errno.EINVAL else ""
     return f"{error.strerror}{told}"
 
 
@@ -279,9 +284,22 @@ def _read_packets(container: Any, stream: Any, codec: str, size: int) -> tuple[_
                 raise DecodeError("unreadable", "the video has no timestamps")
             packets.add(packet, time, _is_clean(packet, codec, stream.codec_context.extradata))
     # Cut between two frames, a file only ends early.  In mp4 and its kin the index tells what should be there.
-    if container.format.name.startswith("mov") and any(e.pos + e.size > size for e in stream.index_entries):
+    if container.format.name.startswith("mov") and any(e.pos + e.size > size for e in _index(stream)):
         raise DecodeError("truncated", damage or f"the file is cut off behind frame {len(packets.times)}")
     return packets, damage
+
+
+def _index(stream: Any) -> Sequence[Any]:
+    """What the container's own index lists, which PyAV before 17 does not show (lmms-eval asks for one of these)."""
+    if hasattr(stream, "index_entries"):
+        return stream.index_entries
+    _tell_of_old_pyav()
+    return ()
+
+
+@cache
+def _tell_of_old_pyav() -> None:
+    log.warning("PyAV %s: an mp4 that is cut off between two frames is not noticed; 17 or newer does", av.__version__)
 
 
 def _is_whole(source: Source, container: str, size: int) -> bool:

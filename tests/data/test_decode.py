@@ -159,6 +159,18 @@ def test_a_recording_that_begins_between_keyframes_begins_at_the_first() -> None
     assert _numbers(cut, 3.0)[:2] == [30, 39]
 
 
+def test_a_pyav_that_does_not_show_the_index_of_an_mp4_reads_it_and_says_what_is_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = probe._index
+    monkeypatch.setattr(probe, "_index", lambda _: real(SimpleNamespace()))
+    probe._tell_of_old_pyav.cache_clear()
+    with av.open(io.BytesIO(write_video(range(10), Fraction(1, 10)))) as container, caplog.at_level("WARNING"):
+        packets, damage = probe._read_packets(container, container.streams.video[0], "h264", size=1)
+    assert (len(packets.times), damage) == (10, "")
+    assert "cut off between two frames is not noticed; 17 or newer does" in caplog.text
+
+
 def test_packets_end_where_the_stream_does() -> None:
     """PyAV goes on to streams that it met only while reading, and may fail there."""
     first, dropped, last = (SimpleNamespace(size=size, dts=dts) for size, dts in ((10, 0), (0, 1), (0, None)))
