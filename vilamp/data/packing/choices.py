@@ -41,7 +41,11 @@ def read_options(value: Any, fields: Mapping[str, Any], video: str) -> list[str]
     plain = isinstance(value, list) and not any(isinstance(option, list | dict | bytes) for option in value)
     texts = ["" if option is None else str(option).strip() for option in value] if plain else []
     if not 2 <= len(texts) <= len(OPTION_NAMES) or not all(texts):
-        raise RowError("bad_options", f"2 to {len(OPTION_NAMES)} texts are needed, got {repr(value)[:80]}", video)
+        raise RowError(
+            "bad_options",
+            f"2 to {len(OPTION_NAMES)} options are needed, each a text or a number, got {repr(value)[:80]}",
+            video,
+        )
     letters = [_LETTERED.match(text) for text in texts]
     if all(match and match[1] == OPTION_NAMES[i] for i, match in enumerate(letters)):
         return [_LETTERED.sub("", text, count=1) for text in texts]
